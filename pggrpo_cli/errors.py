@@ -1,0 +1,61 @@
+"""The errors a user meets, each with its exit code. Everything else is a bug and keeps its traceback.
+
+Exit codes: 0 done · 1 a bug · 2 usage, configuration, data or a user's own code · 3 training diverged ·
+4 no usable checkpoint · 5 the run directory is in use · 75 stopped early, saved, resumable.
+"""
+
+from __future__ import annotations
+
+
+class PggrpoError(Exception):
+    """`str(error)` is one paragraph for stderr: dotted key, what is wrong, what is allowed, what to do."""
+
+    exit_code = 1
+
+
+class UsageError(PggrpoError):
+    """A command line that cannot be understood."""
+
+    exit_code = 2
+
+
+class ConfigError(PggrpoError):
+    """A configuration that cannot run. The message starts with the dotted key."""
+
+    exit_code = 2
+
+
+class DataError(PggrpoError):
+    """A data set that cannot be read; names file, line and column."""
+
+    exit_code = 2
+
+
+class UserCodeError(PggrpoError):
+    """A user's own reward raised or returned nonsense; `__cause__` carries its traceback."""
+
+    exit_code = 2
+
+
+class DivergedError(PggrpoError):
+    """Training produced NaN or infinity too often in a row."""
+
+    exit_code = 3
+
+
+class CheckpointError(PggrpoError):
+    """No checkpoint that can be used."""
+
+    exit_code = 4
+
+
+class RunLockedError(PggrpoError):
+    """Another process holds the run directory."""
+
+    exit_code = 5
+
+
+class StoppedEarly(PggrpoError):
+    """A signal asked the run to stop; it is saved and resumable."""
+
+    exit_code = 75
