@@ -1,0 +1,214 @@
+"""A language model as the trainer and the sampler see it: packed prompts in, hidden states and log-probabilities out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from pggrpo_cli.attention import ATTENTION_NAME, AttentionPlan, PackedPlan
+from pggrpo_cli.logprobs import Head, token_logprobs
+from pggrpo_cli.packing import Packed, pack
+from pggrpo_cli.types import TokenScores
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """The keys of the model node that hold for every model; the others belong to its class."""
+
+    weight_dtype: Literal["float32", "bfloat16"]
+    compute_dtype: Literal["auto", "float32", "bfloat16"]
+    gradient_checkpointing: bool
+    chat_template: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadedModel:
+    """What a model component loads."""
+
+    module: nn.Module
+    """A transformers causal language model, float32, on the CPU."""
+    tokenizer: Any
+    source: str
+    """Where the weights came from, for people."""
+
+
+def resolve_compute_dtype(name: str, device: torch.device) -> torch.dtype:
+    """auto: bfloat16 where the hardware multiplies it, else float32."""
+    if name != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    if device.type == "cpu":
+        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        return torch.bfloat16 if fast else torch.float32
+    return torch.float32
+
+
+class Policy:
+    """π: the module, how it computes, and whether it runs packed.
+
+    Weights stay in their own dtype; matrix products run in `compute_dtype` (autocast), the residual stream, norms and
+    everything summed over a vocabulary or a sequence in float32.
+    """
+
+    def __init__(
+        self, module: nn.Module, tokenizer: Any, compute_dtype: torch.dtype, *, gradient_checkpointing: bool = False
+    ) -> None:
+        self.module = module
+        self.tokenizer = tokenizer
+        self.compute_dtype = compute_dtype
+        self.device = next(module.parameters()).device
+        self._gradient_checkpointing = gradient_checkpointing
+        self._prepared_head: Head | None = None
+        self.packable_reason = self._probe_packed()
+        module.set_attn_implementation("sdpa" if self.packable_reason else ATTENTION_NAME)
+        module.train()
+
+    @property
+    def packable(self) -> bool:
+        """Whether prompts are shared and completions packed; if not, it goes sequence by sequence."""
+        return self.packable_reason is None
+
+    @property
+    def config(self) -> Any:
+        """The text model's transformers configuration."""
+        return self.module.config.get_text_config()
+
+    @property
+    def end_token_ids(self) -> tuple[int, ...]:
+        """Every id that ends a completion, from the generation configuration and the tokenizer, ascending."""
+        configured = getattr(self.module.generation_config, "eos_token_id", None)
+        ids = {configured} if isinstance(configured, int) else set(configured or ())
+        if self.tokenizer.eos_token_id is not None:
+            ids.add(self.tokenizer.eos_token_id)
+        return tuple(sorted(ids))
+
+    @property
+    def context_length(self) -> int:
+        return int(getattr(self.config, "max_position_embeddings", 0) or 1 << 30)
+
+    @property
+    def autocasts(self) -> bool:
+        weights = next(self.module.parameters()).dtype
+        return self.compute_dtype != weights and self.compute_dtype != torch.float64
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Autocast to the compute dtype where weights are of another."""
+        with torch.autocast(self.device.type, dtype=self.compute_dtype, enabled=self.autocasts):
+            yield
+
+    @contextmanager
+    def sampling(self) -> Iterator[None]:
+        """No gradient, evaluation mode, and weights cast once for all the forwards within.
+
+        Autocast keeps its casts of parameters until its outermost context ends, so it must be one context.
+        """
+        self.module.eval()
+        try:
+            with torch.no_grad(), self.computing():
+                self._prepared_head = self._head().prepared()
+                yield
+        finally:
+            self._prepared_head = None
+            self.module.train()
+
+    @contextmanager
+    def plain_attention(self) -> Iterator[None]:
+        """The module as transformers made it, with its own attention: for generate()."""
+        self.module.set_attn_implementation("sdpa")
+        try:
+            yield
+        finally:
+            if self.packable:
+                self.module.set_attn_implementation(ATTENTION_NAME)
+
+    def hidden(self, input_ids: torch.Tensor, position_ids: torch.Tensor, plan: AttentionPlan) -> torch.Tensor:
+        """input_ids, position_ids int64 [N] → last hidden states [N, d]. Call inside computing() or sampling()."""
+        outputs = self.module.base_model(
+            input_ids=input_ids[None], position_ids=position_ids[None], use_cache=False, attention_plan=plan
+        )
+        return outputs.last_hidden_state[0]
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """hidden [T, d] → logits [T, V] float32, without gradient."""
+        head = self._prepared_head or self._head().prepared()
+        return head.logits(hidden)
+
+    def score(self, packed: Packed, temperature: float, *, with_entropy: bool) -> TokenScores:
+        """Log-probabilities and entropies of packed.targets under softmax(logits / temperature), [T] each."""
+        if self.packable:
+            with self.computing(), self._checkpointing():
+                plan = PackedPlan(packed.groups, self.compute_dtype)
+                states = self.hidden(packed.input_ids, packed.position_ids, plan)[packed.predictor_index]
+        else:
+            states = self._states_one_by_one(packed)
+        logprobs, entropies = token_logprobs(states, self._head(), packed.targets, temperature, with_entropy)
+        return TokenScores(logprobs=logprobs, entropies=entropies)
+
+    def _states_one_by_one(self, packed: Packed) -> torch.Tensor:
+        """The same states [T, d] from one ordinary forward a sequence: any model, no sharing."""
+        states: list[torch.Tensor] = []
+        completions = iter(packed.completion_ids)
+        with self.computing(), self._checkpointing():
+            for prompt, group in zip(packed.prompt_ids, packed.groups, strict=True):
+                for _ in group.completion_lengths:
+                    completion = next(completions).to(self.device)
+                    ids = torch.cat([torch.tensor(prompt, device=self.device), completion[:-1]])
+                    outputs = self.module.base_model(input_ids=ids[None], use_cache=False)
+                    states.append(outputs.last_hidden_state[0, len(prompt) - 1 :])
+        return torch.cat(states)
+
+    def _head(self) -> Head:
+        projection = self.module.get_output_embeddings()
+        softcap = getattr(self.config, "final_logit_softcapping", None)
+        dtype = self.compute_dtype if self.autocasts else projection.weight.dtype
+        return Head(projection.weight, getattr(projection, "bias", None), softcap, dtype)
+
+    @contextmanager
+    def _checkpointing(self) -> Iterator[None]:
+        if not (self._gradient_checkpointing and torch.is_grad_enabled()):
+            yield
+            return
+        self.module.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        try:
+            yield
+        finally:
+            self.module.gradient_checkpointing_disable()
+
+    def _probe_packed(self) -> str | None:
+        """None if a packed forward gives the module's own logits, else why not, in one line.
+
+        Asked of the model itself, on two short prompts with two completions each: no list of families to keep.
+        """
+        vocabulary = min(self.config.vocab_size, 1000)
+        prompts = [[token % vocabulary for token in part] for part in ((5, 17, 3, 11), (7, 2, 29))]
+        completions = [[torch.tensor([t % vocabulary for t in part]) for part in ((9, 4, 21), (13, 6))]] * 2
+        packed = pack(prompts, completions).to(self.device)
+        self.module.eval()
+        try:
+            with torch.no_grad():
+                self.module.set_attn_implementation("sdpa")
+                ours_head = self._head()
+                own: list[torch.Tensor] = []
+                for prompt, members in zip(prompts, completions, strict=True):
+                    for member in members:
+                        ids = torch.tensor([*prompt, *member.tolist()[:-1]], device=self.device)[None]
+                        own.append(self.module(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 :])
+                self.module.set_attn_implementation(ATTENTION_NAME)
+                plan = PackedPlan(packed.groups, next(self.module.parameters()).dtype)
+                states = self.hidden(packed.input_ids, packed.position_ids, plan)[packed.predictor_index]
+                head = Head(ours_head.weight, ours_head.bias, ours_head.softcap, ours_head.weight.dtype)
+                expected = torch.cat(own).float().log_softmax(-1)
+                difference = float((head.logits(states).log_softmax(-1) - expected).abs().max())
+        except (RuntimeError, NotImplementedError, AttributeError, TypeError, ValueError, KeyError) as error:
+            return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        finally:
+            self.module.train()
+        tolerance = 1e-3 if next(self.module.parameters()).dtype == torch.float32 else 0.2
+        return None if difference < tolerance else f"packed log-probabilities differ by {difference:.2g}"

@@ -1,0 +1,123 @@
+"""sampler=hf_generate: transformers' generate, one prompt at a time. The reference, and the fallback for any model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+
+from pggrpo_cli.draws import position_keys, row_key
+from pggrpo_cli.policy import Policy
+from pggrpo_cli.ranges import Range
+from pggrpo_cli.selection import Selection
+from pggrpo_cli.stopping import StopRule
+from pggrpo_cli.types import DrawKey, Prompt, Rollout, RolloutGroup, RunContext
+
+
+@dataclass(frozen=True, kw_only=True)
+class HfGenerate:
+    """generate() with our draws: a logits processor chooses every token, so the law and the keys are the native ones."""
+
+    group_size: Annotated[int, Range(ge=1)]
+    max_new_tokens: Annotated[int, Range(ge=1)]
+    temperature: Annotated[float, Range(ge=0)]
+    top_p: Annotated[float, Range(gt=0, le=1)]
+    top_k: Annotated[int, Range(ge=0)]
+    min_p: Annotated[float, Range(ge=0, lt=1)]
+    stop: list[str]
+
+    @contextmanager
+    def open(self, context: RunContext) -> Iterator[OpenHfGenerate]:
+        yield OpenHfGenerate(self)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenHfGenerate:
+    sampler: HfGenerate
+
+    def sample(self, policy: Policy, prompts: Sequence[Prompt], draws: DrawKey) -> list[RolloutGroup]:
+        config = self.sampler
+        selection = Selection(
+            temperature=config.temperature, top_p=config.top_p, top_k=config.top_k, min_p=config.min_p
+        )
+        stop_rule = StopRule(
+            end_token_ids=frozenset(policy.end_token_ids),
+            stop=tuple(config.stop),
+            max_new_tokens=config.max_new_tokens,
+            tokenizer=policy.tokenizer,
+        )
+        return generate_groups(policy, prompts, config.group_size, selection, stop_rule, draws)
+
+
+def generate_groups(
+    policy: Policy,
+    prompts: Sequence[Prompt],
+    group_size: int,
+    selection: Selection,
+    stop_rule: StopRule,
+    draws: DrawKey,
+) -> list[RolloutGroup]:
+    """Samples `group_size` completions for each prompt with the module's own attention and cache."""
+    groups: list[RolloutGroup] = []
+    with policy.sampling(), policy.plain_attention():
+        for ordinal, prompt in enumerate(prompts):
+            keys = torch.tensor([row_key(draws, ordinal, sample) for sample in range(group_size)], device=policy.device)
+            rollouts = _generate_one(policy, prompt, keys, selection, stop_rule)
+            groups.append(RolloutGroup(prompt=prompt, rollouts=rollouts))
+    return groups
+
+
+def _generate_one(
+    policy: Policy, prompt: Prompt, keys: torch.Tensor, selection: Selection, stop_rule: StopRule
+) -> list[Rollout]:
+    from transformers import GenerationConfig
+
+    rows = keys.shape[0]
+    length = len(prompt.token_ids)
+    chooser = _Chooser(selection, keys, length)
+    input_ids = torch.tensor([prompt.token_ids] * rows, device=policy.device)
+    end_ids = sorted(stop_rule.end_token_ids)
+    output = policy.module.generate(
+        input_ids=input_ids,
+        attention_mask=torch.ones_like(input_ids),
+        generation_config=GenerationConfig(
+            max_new_tokens=stop_rule.max_new_tokens,
+            do_sample=False,
+            eos_token_id=end_ids or None,
+            pad_token_id=end_ids[0] if end_ids else 0,
+        ),
+        logits_processor=[chooser],
+    )
+    logprobs = torch.stack(chooser.logprobs, dim=1)
+    rollouts: list[Rollout] = []
+    for row in range(rows):
+        ids = output[row, length:].tolist()
+        # Rows that ended early were padded by generate: the stop rule says where, not the token values.
+        ends = ((count, stop_rule.reason(ids[:count])) for count in range(1, len(ids) + 1))
+        count, reason = next(((count, reason) for count, reason in ends if reason), (len(ids), "length"))
+        rollouts.append(
+            Rollout(
+                completion_ids=torch.tensor(ids[:count]),
+                logprobs=logprobs[row, :count].float().cpu(),
+                text=stop_rule.tokenizer.decode(ids[:count], skip_special_tokens=True),
+                finish_reason=reason,  # type: ignore[arg-type]
+            )
+        )
+    return rollouts
+
+
+class _Chooser:
+    """A logits processor that leaves one token: ours."""
+
+    def __init__(self, selection: Selection, keys: torch.Tensor, prompt_length: int) -> None:
+        self._selection, self._keys, self._prompt_length = selection, keys, prompt_length
+        self.logprobs: list[torch.Tensor] = []
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        position = torch.full_like(self._keys, input_ids.shape[1] - self._prompt_length)
+        tokens, logprobs = self._selection.choose(scores.float().clone(), position_keys(self._keys, position))
+        self.logprobs.append(logprobs)
+        return torch.full_like(scores, float("-inf")).scatter_(1, tokens[:, None], 0.0)

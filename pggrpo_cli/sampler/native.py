@@ -1,0 +1,63 @@
+"""sampler=native: our own rollout engine."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from pggrpo_cli.decoding import decode_groups
+from pggrpo_cli.policy import Policy
+from pggrpo_cli.ranges import Range
+from pggrpo_cli.sampler.hf_generate import generate_groups
+from pggrpo_cli.selection import Selection
+from pggrpo_cli.stopping import StopRule
+from pggrpo_cli.types import DrawKey, Prompt, RolloutGroup, RunContext
+
+
+@dataclass(frozen=True, kw_only=True)
+class Native:
+    """Prompts computed once a group, finished rows dropped, keyed draws; see decoding.py.
+
+    A model that cannot run packed is sampled by transformers' generate instead, with the same draws, and the run says
+    so in one line.
+    """
+
+    group_size: Annotated[int, Range(ge=1)]
+    max_new_tokens: Annotated[int, Range(ge=1)]
+    temperature: Annotated[float, Range(ge=0)]
+    top_p: Annotated[float, Range(gt=0, le=1)]
+    top_k: Annotated[int, Range(ge=0)]
+    min_p: Annotated[float, Range(ge=0, lt=1)]
+    stop: list[str]
+    max_rows: Annotated[int, Range(ge=1)]
+
+    @contextmanager
+    def open(self, context: RunContext) -> Iterator[OpenNative]:
+        yield OpenNative(self)
+
+
+@dataclass(slots=True)
+class OpenNative:
+    sampler: Native
+    _said: bool = field(default=False)
+
+    def sample(self, policy: Policy, prompts: Sequence[Prompt], draws: DrawKey) -> list[RolloutGroup]:
+        config = self.sampler
+        selection = Selection(
+            temperature=config.temperature, top_p=config.top_p, top_k=config.top_k, min_p=config.min_p
+        )
+        stop_rule = StopRule(
+            end_token_ids=frozenset(policy.end_token_ids),
+            stop=tuple(config.stop),
+            max_new_tokens=config.max_new_tokens,
+            tokenizer=policy.tokenizer,
+        )
+        if policy.packable:
+            return decode_groups(policy, prompts, config.group_size, selection, stop_rule, draws, config.max_rows)
+        if not self._said:
+            print(f"sampler: native cannot run this model ({policy.packable_reason}); using generate()", file=sys.stderr)
+            self._said = True
+        return generate_groups(policy, prompts, config.group_size, selection, stop_rule, draws)
