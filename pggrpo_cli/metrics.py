@@ -61,7 +61,7 @@ def _merge_two(name: str, left: Metric, right: Metric) -> Metric:
         count = left.count + right.count if left.kind == "mean" else 1.0
         return Metric(left.kind, left.total + right.total, count)
     pick = max if left.kind == "max" else min
-    return Metric(left.kind, pick(float(left.total), float(right.total)))
+    return Metric(left.kind, pick(left.total, right.total))
 
 
 def values(metrics: Mapping[str, Metric]) -> dict[str, float]:

@@ -27,6 +27,7 @@ def tiny_model(family: str = "llama", init_seed: int = 0) -> Tiny:
         context_length=256,
         sliding_window=window,
         init_seed=init_seed,
+        init_std=0.1 if window else 0.5,  # greedy text that does not repeat one token
     )
 
 

@@ -29,6 +29,7 @@ class Tiny:
     context_length: Annotated[int, Range(ge=16)]
     sliding_window: int | None
     init_seed: int
+    init_std: Annotated[float, Range(gt=0)]
 
     def load(self) -> LoadedModel:
         import torch
@@ -62,7 +63,7 @@ class Tiny:
             "num_attention_heads": self.heads,
             "num_key_value_heads": self.key_value_heads,
             "max_position_embeddings": self.context_length,
-            "initializer_range": 0.5,
+            "initializer_range": self.init_std,
             "tie_word_embeddings": True,
             "eos_token_id": tokenizer.eos_token_id,
             "bos_token_id": None,

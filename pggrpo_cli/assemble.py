@@ -1,0 +1,314 @@
+"""From the configuration to a run: the only place that instantiates components."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pggrpo_cli.checkpoint import load_checkpoint, newest_checkpoint
+from pggrpo_cli.check import check_foreign_targets
+from pggrpo_cli.config import MAPPING_KEYS, TrainConfig
+from pggrpo_cli.errors import CheckpointError, ConfigError, StoppedEarly
+from pggrpo_cli.evaluation import Evaluation
+from pggrpo_cli.interruption import interruptible
+from pggrpo_cli.loggers import Loggers, open_loggers
+from pggrpo_cli.plan import describe
+from pggrpo_cli.policy import LoadedModel, ModelSettings, Policy, resolve_compute_dtype
+from pggrpo_cli.prompts import PromptFormat, RenderedPrompts, render_rows
+from pggrpo_cli.protocols import Stateful
+from pggrpo_cli.recorder import Recorder
+from pggrpo_cli.reference import Reference, freeze, frozen_copy
+from pggrpo_cli.sampler.native import Native
+from pggrpo_cli.saving import Saver
+from pggrpo_cli.scoring import Scorer
+from pggrpo_cli.self_check import check_policy
+from pggrpo_cli.trainer import Progress, Trainer
+from pggrpo_cli.types import Dataset, RunContext
+from pggrpo_cli.update import Updater, UpdateSettings
+from pggrpo_cli.weights import load_folder, load_hub
+
+
+def run_training(config: TrainConfig, run_dir: Path, resume_from: Path | None) -> dict[str, float]:
+    """One run from its checked configuration to its last metrics. `resume_from` is a checkpoint's folder or a run's."""
+    device = resolve_device(config.device)
+    check_foreign_targets(config)
+    loss, sampler = component(config.loss, "loss"), component(config.sampler, "sampler")
+    _check_together(config, loss, sampler)
+    rows = component(config.data, "data").load(config.seed)
+    scorer = build_scorer(config)
+    prompt_format = PromptFormat(**{name: config.data[name] for name in MAPPING_KEYS["data"]})
+    scorer.dry_run(rows.train[:4] or rows.evaluation[:4], prompt_format)
+    context = RunContext(
+        run_dir=run_dir, device=device, seed=config.seed, run_id=run_dir.name, resumed=resume_from is not None
+    )
+    with ExitStack() as stack:
+        interruption = stack.enter_context(interruptible())
+        loggers = stack.enter_context(open_loggers(_components(config.logger, "logger"), context))
+        loggers.phase("loading model")
+        build = _Build(config, context, loss, sampler, scorer, rows, loggers, stack)
+        trainer = build.trainer(interruption, resume_from)
+        try:
+            metrics = trainer.run()
+        except StoppedEarly as stop:
+            raise StoppedEarly(f"{stop} Go on with: pggrpo resume {_relative(run_dir)}") from None
+        (run_dir / "finished.json").write_text(json.dumps({"step": trainer.progress.step}) + "\n")
+        loggers.message(_closing_words(trainer, run_dir))
+        return metrics
+
+
+def component(node: Mapping[str, Any], key: str) -> Any:
+    """Instantiates a `_target_` node, without the keys that belong to the node and not to the class."""
+    from hydra.utils import instantiate
+
+    own = MAPPING_KEYS.get(key.partition(".")[0], frozenset())
+    return instantiate({name: value for name, value in node.items() if name not in own} | {"_convert_": "all"})
+
+
+def _components(nodes: Mapping[str, Mapping[str, Any]] | None, key: str) -> dict[str, Any]:
+    return {name: component(node, f"{key}.{name}") for name, node in (nodes or {}).items()}
+
+
+def build_scorer(config: TrainConfig) -> Scorer:
+    """The named rewards with their weights."""
+    if not config.reward:
+        raise ConfigError("`reward`: there is none. Give one or several, such as reward=[exact_answer,format].")
+    rewards = _components(config.reward, "reward")
+    return Scorer({name: (reward, float(config.reward[name]["weight"])) for name, reward in rewards.items()})
+
+
+def resolve_device(name: str) -> torch.device:
+    """auto: the first CUDA device, else the CPU."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"`device`: {name!r} is no device; allowed are auto, cpu, cuda, cuda:<number>.") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"`device`: {name!r} cannot run this yet (no float64 for the draws); use cpu or cuda.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"`device`: {name!r} is not there: torch sees {torch.cuda.device_count()} CUDA devices. Use device=auto."
+        )
+    return device
+
+
+def _check_together(config: TrainConfig, loss: Any, sampler: Any) -> None:
+    """What only shows when the parts are seen together."""
+    compares = loss.needs_advantages or loss.needs_pairs
+    if compares and sampler.group_size < 2:
+        raise ConfigError(
+            f"`sampler.group_size`: {sampler.group_size} completion a prompt leaves nothing to compare; this loss needs "
+            "2 or more."
+        )
+    if not sampler.temperature > 0:
+        raise ConfigError(
+            "`sampler.temperature`: 0 samples the same completion every time; training needs > 0. "
+            "For greedy evaluation set evaluation.temperature=0."
+        )
+    if config.trainer.minibatches > config.trainer.prompts_per_step:
+        raise ConfigError(
+            f"`trainer.minibatches`: {config.trainer.minibatches} is more than trainer.prompts_per_step="
+            f"{config.trainer.prompts_per_step}; a minibatch holds at least one prompt's group."
+        )
+    offline = not hasattr(sampler, "max_new_tokens")
+    if offline and config.evaluation.every is not None and config.evaluation.max_new_tokens is None:
+        raise ConfigError(
+            "`evaluation.max_new_tokens`: is null, and this sampler has no length to take over. "
+            "Set it, or evaluation.every=null."
+        )
+
+
+def _relative(path: Path) -> Path:
+    return Path(os.path.relpath(path)) if path.is_relative_to(Path.cwd()) else path
+
+
+def _closing_words(trainer: Trainer, run_dir: Path) -> str:
+    best = trainer.progress.best
+    words = f"saved in {_relative(run_dir)}"
+    if best:
+        name = (trainer.saver.settings.keep_best or "").partition(":")[0]
+        words += f"; best {name} {best['value']:.3f} in checkpoints/step-{int(best['step']):06d}"
+    return words
+
+
+@dataclass(frozen=True, slots=True)
+class _Build:
+    """The pieces of one run while it is put together."""
+
+    config: TrainConfig
+    context: RunContext
+    loss: Any
+    sampler: Any
+    scorer: Scorer
+    rows: Dataset
+    loggers: Loggers
+    stack: ExitStack
+
+    def trainer(self, interruption: Any, resume_from: Path | None) -> Trainer:
+        config = self.config
+        checkpoint = None if resume_from is None else load_checkpoint(self._whole_checkpoint(resume_from))
+        loaded = self._load_model()
+        policy = self._policy(loaded)
+        reference = self._reference(policy)
+        rendered = self._render(policy, self.rows.train)
+        sampler = self.stack.enter_context(self.sampler.open(self.context))
+        updater = self._updater(policy, reference)
+        recorder = self.stack.enter_context(Recorder(self.context.run_dir))
+        stateful: dict[str, Any] = {"updater": updater, "recorder": recorder}
+        stateful |= {} if reference is None else {"reference": reference}
+        stateful |= {"sampler": sampler} if isinstance(sampler, Stateful) else {}
+        saver = Saver(
+            folder=self.context.run_dir / "checkpoints",
+            settings=config.checkpoint,
+            policy=policy,
+            updater=updater,
+            stateful=stateful,
+        )
+        progress = Progress() if checkpoint is None else Progress(**saver.restore(checkpoint))  # type: ignore[arg-type]
+        trainer = Trainer(
+            policy=policy,
+            prompts=rendered.prompts,
+            sampler=sampler,
+            scorer=self.scorer,
+            advantage=component(config.advantage, "advantage"),
+            pairing=component(config.pairing, "pairing"),
+            loss=self.loss,
+            updater=updater,
+            evaluation=self._evaluation(policy),
+            evaluate_every=config.evaluation.every,
+            settings=config.trainer,
+            seed=config.seed,
+            recorder=recorder,
+            loggers=self.loggers,
+            saver=saver,
+            interruption=interruption,
+            progress=progress,
+        )
+        self._introduce(trainer, rendered, loaded.source)
+        return trainer
+
+    def _whole_checkpoint(self, path: Path) -> Path:
+        """`path` itself if it is a checkpoint, else the newest whole one of the run."""
+        if (path / "manifest.json").exists():
+            return path
+        found = newest_checkpoint(path / "checkpoints")
+        if found is None:
+            raise CheckpointError(f"{path} holds no complete checkpoint; there is nothing to go on from.")
+        return found
+
+    def _load_model(self) -> LoadedModel:
+        loaded: LoadedModel = component(self.config.model, "model").load()
+        template = self.config.model["chat_template"]
+        if template is not None:
+            file = Path(template).expanduser()
+            is_file = len(template) < 4096 and "\n" not in template and "{" not in template
+            if is_file and not file.is_file():
+                raise ConfigError(f"`model.chat_template`: there is no file {template}, and it is no Jinja text.")
+            loaded.tokenizer.chat_template = file.read_text(encoding="utf-8") if is_file else template
+        return loaded
+
+    def _policy(self, loaded: LoadedModel) -> Policy:
+        settings = ModelSettings(**{name: self.config.model[name] for name in MAPPING_KEYS["model"]})
+        module = loaded.module.to(self.context.device, {"float32": torch.float32, "bfloat16": torch.bfloat16}[settings.weight_dtype])
+        return Policy(
+            module,
+            loaded.tokenizer,
+            resolve_compute_dtype(settings.compute_dtype, self.context.device),
+            gradient_checkpointing=settings.gradient_checkpointing,
+        )
+
+    def _reference(self, policy: Policy) -> Reference | None:
+        """Before the checkpoint's weights are put into the policy: π_orig is the model before training."""
+        if not self.loss.needs_reference:
+            return None
+        options = self.config.reference
+        device = policy.device if options.device is None else resolve_device(options.device)
+        dtype = policy.compute_dtype if options.dtype == "auto" else resolve_compute_dtype(options.dtype, device)
+        if options.path is None:
+            module = frozen_copy(policy.module, dtype, device)
+        else:
+            path = Path(options.path).expanduser()
+            key = "reference.path"
+            other = load_folder(path, key) if path.exists() else load_hub(options.path, None, key)
+            if other.module.config.vocab_size != policy.module.config.vocab_size:
+                raise ConfigError(
+                    f"`reference.path`: {options.path} has a vocabulary of {other.module.config.vocab_size}, the model "
+                    f"one of {policy.module.config.vocab_size}; they must share a tokenizer."
+                )
+            module = freeze(other.module, dtype, device)
+        return Reference(Policy(module, policy.tokenizer, dtype))
+
+    def _render(self, policy: Policy, rows: Any) -> RenderedPrompts:
+        prompt_format = PromptFormat(**{name: self.config.data[name] for name in MAPPING_KEYS["data"]})
+        reserved = self.config.sampler.get("max_new_tokens") or 0
+        return render_rows(rows, policy.tokenizer, prompt_format, policy.context_length - reserved, policy.end_token_ids)
+
+    def _updater(self, policy: Policy, reference: Reference | None) -> Updater:
+        trainer = self.config.trainer
+        factory = component(self.config.optimizer, "optimizer")
+        optimizer = factory(list(policy.module.named_parameters()))
+        total_updates = trainer.max_steps * trainer.passes_per_rollout * trainer.minibatches
+        scheduler = component(self.config.scheduler, "scheduler")(optimizer, total_updates=total_updates)
+        settings = UpdateSettings(
+            temperature=self.sampler.temperature,
+            passes_per_rollout=trainer.passes_per_rollout,
+            max_grad_norm=trainer.max_grad_norm,
+            importance_cap=trainer.importance_cap,
+            max_bad_updates=trainer.max_bad_updates,
+            max_new_tokens=self.config.sampler.get("max_new_tokens"),
+            from_data_set="max_new_tokens" not in self.config.sampler,
+        )
+        return Updater(policy, optimizer, scheduler, self.loss, reference, settings)
+
+    def _evaluation(self, policy: Policy) -> Evaluation | None:
+        options = self.config.evaluation
+        if options.every is None or not self.rows.evaluation:
+            return None
+        known = {field.name for field in fields(self.sampler)}
+        changes: dict[str, Any] = {"group_size": 1, "temperature": options.temperature}
+        if options.max_new_tokens is not None:
+            changes["max_new_tokens"] = options.max_new_tokens
+        if "max_new_tokens" in known:
+            sampler = replace(self.sampler, **changes)
+        else:  # nothing can be sampled offline: the held-out prompts are
+            sampler = Native(top_p=1.0, top_k=0, min_p=0.0, stop=[], max_rows=256, **changes)
+        rendered = self._render(policy, self.rows.evaluation[: options.num_prompts])
+        return Evaluation(
+            prompts=rendered.prompts,
+            sampler=self.stack.enter_context(sampler.open(self.context)),
+            scorer=self.scorer,
+            seed=self.config.seed,
+        )
+
+    def _introduce(self, trainer: Trainer, rendered: RenderedPrompts, source: str) -> None:
+        """The plan and the self-check, before the first step."""
+        config, policy = self.config, trainer.policy
+        self.loggers.start(config.trainer.max_steps, config.name)
+        precision = str(policy.compute_dtype).removeprefix("torch.")
+        parameters = sum(parameter.numel() for parameter in policy.module.parameters())
+        lines = [f"model: {source}, {parameters / 1e6:.0f}M parameters, {precision} on {policy.device}"]
+        if not policy.packable:
+            lines.append(f"slower: this model goes sequence by sequence ({policy.packable_reason})")
+        if rendered.dropped or rendered.truncated:
+            lines.append(f"data: {rendered.dropped} overlong prompts dropped, {rendered.truncated} truncated")
+        lengths = [len(prompt.token_ids) for prompt in rendered.prompts]
+        lines += describe(config, policy, trainer.loss, len(lengths), sum(lengths) / len(lengths))
+        if trainer.progress.step:
+            lines.append(f"resumed after step {trainer.progress.step}")
+        elif config.self_check.enabled:
+            lines.append(
+                "self-check: "
+                + check_policy(
+                    policy, trainer.sampler, trainer.prompts, self.sampler.temperature, config.seed, config.self_check
+                )
+            )
+        for line in lines:
+            self.loggers.message(line)

@@ -1,0 +1,45 @@
+"""The reward of held-out prompts, sampled greedily or at a temperature of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pggrpo_cli.metrics import mean, values
+from pggrpo_cli.policy import Policy
+from pggrpo_cli.protocols import OpenSampler
+from pggrpo_cli.rollouts import samples_of
+from pggrpo_cli.scoring import Scorer
+from pggrpo_cli.types import DrawKey, Prompt
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluation:
+    """Everything an evaluation needs; it draws with a key of its own, so evaluating changes no training."""
+
+    prompts: Sequence[Prompt]
+    sampler: OpenSampler
+    scorer: Scorer
+    seed: int
+
+    def run(self, policy: Policy, step: int) -> dict[str, float]:
+        """eval/reward, eval/rewards/<name>/mean, eval/completions/mean_length and clipped_ratio."""
+        groups = self.sampler.sample(
+            policy, self.prompts, DrawKey(seed=self.seed, purpose="evaluation", step=step)
+        )
+        scored = self.scorer.score(samples_of(groups))
+        rewards = [reward for reward in scored.rewards if reward == reward]
+        rollouts = [rollout for group in groups for rollout in group.rollouts]
+        lengths = [rollout.completion_ids.shape[0] for rollout in rollouts]
+        metrics = {
+            "eval/reward": mean(sum(rewards), len(rewards)),
+            "eval/completions/mean_length": mean(sum(lengths), len(lengths)),
+            "eval/completions/clipped_ratio": mean(
+                sum(rollout.finish_reason == "length" for rollout in rollouts), len(rollouts)
+            ),
+        }
+        for name, scores in scored.terms.items():
+            applied = [score for score in scores if score is not None]
+            if applied:
+                metrics[f"eval/rewards/{name}/mean"] = mean(sum(applied), len(applied))
+        return values(metrics)

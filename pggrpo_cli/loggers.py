@@ -1,0 +1,47 @@
+"""All loggers as one: what the trainer tells, told to each that listens for it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+
+from pggrpo_cli.protocols import Logger, OpenLogger
+from pggrpo_cli.types import RunContext
+
+
+class Loggers:
+    """Every open logger has `log`; `start`, `phase`, `sample` and `message` are for those that show something live."""
+
+    def __init__(self, opened: list[OpenLogger]) -> None:
+        self._opened = opened
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+        for logger in self._opened:
+            logger.log(step, finite)
+
+    def start(self, total_steps: int, title: str) -> None:
+        self._tell("start", total_steps, title)
+
+    def phase(self, name: str) -> None:
+        self._tell("phase", name)
+
+    def sample(self, prompt: str, completion: str, reward: float) -> None:
+        self._tell("sample", prompt, completion, reward)
+
+    def message(self, text: str) -> None:
+        self._tell("message", text)
+
+    def _tell(self, what: str, *arguments: object) -> None:
+        for logger in self._opened:
+            method = getattr(logger, what, None)
+            if method is not None:
+                method(*arguments)
+
+
+@contextmanager
+def open_loggers(loggers: Mapping[str, Logger], context: RunContext) -> Iterator[Loggers]:
+    """Opens all of them; closes them in reverse, whatever happened."""
+    with ExitStack() as stack:
+        yield Loggers([stack.enter_context(logger.open(context)) for logger in loggers.values()])

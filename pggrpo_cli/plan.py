@@ -1,0 +1,88 @@
+"""What is about to happen, said before the first step: how much of what, how much memory, what β does here."""
+
+from __future__ import annotations
+
+import math
+
+from pggrpo_cli.config import TrainConfig
+from pggrpo_cli.policy import Policy
+from pggrpo_cli.protocols import Loss
+
+PAPER_ADVANTAGE = {
+    "PgGrpo": "group_mean",
+    "Grpo": "group_mean",
+    "GrpoToken": "group_normalized",
+    "DrGrpo": "group_mean",
+    "Dapo": "group_normalized",
+    "Gspo": "group_normalized",
+    "Cispo": "group_normalized",
+}
+
+
+def describe(config: TrainConfig, policy: Policy, loss: Loss, num_prompts: int, mean_prompt_tokens: float) -> list[str]:
+    """The plan, a line each."""
+    trainer, sampler = config.trainer, config.sampler
+    group_size = int(sampler["group_size"])
+    completions = trainer.prompts_per_step * group_size
+    longest = sampler.get("max_new_tokens")
+    tokens = trainer.prompts_per_step * mean_prompt_tokens + completions * (longest or 0)
+    updates = trainer.passes_per_rollout * trainer.minibatches
+    at_most = f" × ≤{longest} tokens" if longest else " from the data set"
+    micro = max(1, math.ceil(tokens / trainer.minibatches / trainer.micro_batch_tokens))
+    lines = [
+        f"each step: {trainer.prompts_per_step} prompts × {group_size} completions = {completions}{at_most}; "
+        f"{updates} update{'s' if updates > 1 else ''} of ≤{micro} micro-batch{'es' if micro > 1 else ''}",
+        f"{trainer.max_steps} steps see {trainer.max_steps * trainer.prompts_per_step} of {num_prompts} prompts "
+        f"({trainer.max_steps * trainer.prompts_per_step / num_prompts:.1f} epochs), {mean_prompt_tokens:.0f} tokens each",
+        f"memory: about {expected_gigabytes(config, policy, loss, tokens):.1f} GB",
+    ]
+    return lines + _about_beta(config, loss) + _about_pairing(config, loss)
+
+
+def expected_gigabytes(config: TrainConfig, policy: Policy, loss: Loss, tokens_per_step: float) -> float:
+    """Weights, gradients and two Adam moments; the casts of compute; the reference; activations of one micro-batch;
+    keys and values of the rollout; one chunk of logits. An estimate, in 10⁹ bytes."""
+    parameters = sum(parameter.numel() for parameter in policy.module.parameters())
+    width = next(policy.module.parameters()).element_size()
+    compute = policy.compute_dtype.itemsize
+    model = policy.config
+    layers, hidden = model.num_hidden_layers, model.hidden_size
+    heads = model.num_attention_heads
+    kv_heads = getattr(model, "num_key_value_heads", None) or heads
+    head_size = getattr(model, "head_dim", None) or hidden // heads
+    micro = min(tokens_per_step, config.trainer.micro_batch_tokens)
+    total = parameters * 4 * width
+    total += parameters * compute * 2 if policy.autocasts else 0
+    total += parameters * compute if loss.needs_reference else 0
+    total += micro * layers * (8 * getattr(model, "intermediate_size", 4 * hidden) + 30 * hidden)
+    total += tokens_per_step * 2 * layers * kv_heads * head_size * compute
+    total += 3 * 512 * model.vocab_size * 4
+    return (total + 0.7e9) / 1e9
+
+
+def _about_beta(config: TrainConfig, loss: Loss) -> list[str]:
+    """What PG-GRPO's β does under this optimizer; nothing for other losses."""
+    options = config.loss
+    if not hasattr(loss, "gradient_scale"):
+        return []
+    beta, low, high = options["beta"], options["clip_low"], options["clip_high"]
+    per = "|y| " if options["length_normalized"] else ""
+    line = (
+        f"β = {beta:g}: the clip binds where log π_θ − log π_old of a completion leaves "
+        f"[{math.log(1 - low) / beta:.2f}, {math.log(1 + high) / beta:.2f}] {per}nats"
+    )
+    adaptive = "SGD" not in str(config.optimizer.get("_target_", ""))
+    if options["gradient_scale"] == "inverse_beta":
+        return [line + "; the surrogate is divided by β, so β changes nothing else"]
+    if adaptive:
+        weight = options["kl_coef"] / beta
+        return [line + f"; under this optimizer β leaves the step and weighs the KL: kl_coef/β = {weight:g}"]
+    return [line + f"; under SGD it also scales the first step by {beta:g}"]
+
+
+def _about_pairing(config: TrainConfig, loss: Loss) -> list[str]:
+    paper = PAPER_ADVANTAGE.get(type(loss).__name__)
+    chosen = str(config.advantage["_target_"]).split(".")[-2]
+    if paper is None or chosen == paper:
+        return []
+    return [f"note: this loss was published with advantage={paper}; you run it with {chosen}"]

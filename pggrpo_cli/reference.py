@@ -1,0 +1,76 @@
+"""π_orig: the policy before training, frozen. Built only if the loss needs it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from pggrpo_cli.packing import Packed
+from pggrpo_cli.policy import Policy
+from pggrpo_cli.types import StateDict
+
+CacheKey = tuple[int, int]
+"""(row of the data set, completion of the row): completions that come with the data set, and so come again."""
+
+
+def freeze(module: nn.Module, dtype: torch.dtype, device: torch.device) -> nn.Module:
+    """Freezes `module` and puts the weights of its linear layers into `dtype`.
+
+    Embeddings (with the output head tied to them) and norms keep theirs: then the reference computes bit for bit what
+    the policy computed before training, since autocast rounds exactly those weights and no others.
+    """
+    module = module.to(device).requires_grad_(False)
+    embeddings = {id(parameter) for parameter in module.get_input_embeddings().parameters()}
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear) and id(layer.weight) not in embeddings:
+            layer.to(dtype)
+    return module
+
+
+def frozen_copy(module: nn.Module, dtype: torch.dtype, device: torch.device) -> nn.Module:
+    """A frozen copy of `module`."""
+    return freeze(copy.deepcopy(module), dtype, device)
+
+
+class Reference:
+    """log π_orig of completion tokens. Those of the data set's own completions are computed once and saved with the
+    run: another packing would change their last bits."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._cache: dict[CacheKey, torch.Tensor] = {}
+
+    def logprobs(self, packed: Packed, temperature: float, keys: Sequence[CacheKey] | None) -> torch.Tensor:
+        """[T] for packed.targets. `keys`, one a completion, if the completions come with the data set."""
+        if keys is not None and all(key in self._cache for key in keys):
+            return torch.cat([self._cache[key] for key in keys]).to(packed.targets.device)
+        with torch.no_grad():
+            scores = self._policy.score(packed.to(self._policy.device), temperature, with_entropy=False)
+        logprobs = scores.logprobs
+        if keys is not None:
+            lengths = [completion.shape[0] for completion in packed.completion_ids]
+            for key, part in zip(keys, logprobs.cpu().split(lengths), strict=True):
+                # The first value stays: what was used once is used always.
+                self._cache.setdefault(key, part.clone())
+            logprobs = torch.cat([self._cache[key] for key in keys])
+        return logprobs.to(packed.targets.device)
+
+    def state(self) -> StateDict:
+        """The cache as three flat tensors."""
+        keys = sorted(self._cache)
+        if not keys:
+            return {}
+        return {
+            "keys": torch.tensor(keys, dtype=torch.long),
+            "lengths": torch.tensor([self._cache[key].shape[0] for key in keys]),
+            "logprobs": torch.cat([self._cache[key] for key in keys]),
+        }
+
+    def load(self, state: StateDict) -> None:
+        self._cache = {}
+        if state:
+            parts = state["logprobs"].split(state["lengths"].tolist())
+            self._cache = {(a, b): part.clone() for (a, b), part in zip(state["keys"].tolist(), parts, strict=True)}

@@ -1,0 +1,146 @@
+"""From prompts to scored groups: sample, score, turn rewards into advantages; leave out groups without signal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from pggrpo_cli.batching import TrainGroup, TrainRow
+from pggrpo_cli.metrics import Metric, maximum, mean, minimum, total
+from pggrpo_cli.protocols import Advantage, Loss, Pairing
+from pggrpo_cli.scoring import Scorer
+from pggrpo_cli.types import RolloutGroup, Sample, ScoredGroup
+
+
+def samples_of(groups: Sequence[RolloutGroup]) -> list[Sample]:
+    """One sample a completion, group after group."""
+    return [
+        Sample(
+            prompt=group.prompt.row.prompt,
+            completion=rollout.text,
+            completion_ids=rollout.completion_ids.tolist(),
+            finish_reason=rollout.finish_reason,
+            columns=group.prompt.row.columns,
+            preference=rollout.preference,
+        )
+        for group in groups
+        for rollout in group.rollouts
+    ]
+
+
+def score_groups(groups: Sequence[RolloutGroup], scorer: Scorer, advantage: Advantage) -> list[ScoredGroup]:
+    """Scores all completions at once and computes the advantages over all of them."""
+    scored = scorer.score(samples_of(groups))
+    sizes = [len(group.rollouts) for group in groups]
+    group_index = torch.repeat_interleave(torch.arange(len(groups)), torch.tensor(sizes))
+    names = list(scored.terms)
+    weighted = [[_number(value) * scorer.weights[name] for value in scored.terms[name]] for name in names]
+    terms = torch.tensor(weighted, dtype=torch.float64).T.reshape(len(group_index), len(names))
+    rewards = torch.tensor(scored.rewards, dtype=torch.float64)
+    advantages = advantage(rewards, terms, group_index).tolist()
+    result: list[ScoredGroup] = []
+    start = 0
+    for group, size in zip(groups, sizes, strict=True):
+        span = slice(start, start + size)
+        result.append(
+            ScoredGroup(
+                prompt=group.prompt,
+                rollouts=group.rollouts,
+                rewards=scored.rewards[span],
+                reward_terms={name: scored.terms[name][span] for name in names},
+                advantages=advantages[span],
+            )
+        )
+        start += size
+    return result
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def has_signal(group: ScoredGroup) -> bool:
+    """Whether the group's rewards differ: otherwise every advantage in it is 0."""
+    rewards = [reward for reward in group.rewards if not math.isnan(reward)]
+    return bool(rewards) and max(rewards) - min(rewards) > 1e-8 * max(1.0, *(abs(reward) for reward in rewards))
+
+
+def train_groups(
+    groups: Sequence[ScoredGroup], loss: Loss, pairing: Pairing, *, mask_truncated: bool
+) -> list[TrainGroup]:
+    """What of the scored groups is trained on.
+
+    Left out: truncated completions if masked (they still count in N), completions without a reward if the loss needs
+    advantages, completions in no pair if it needs pairs.
+    """
+    made = [_train_group(group, loss, mask_truncated) for group in groups]
+    if loss.needs_pairs:
+        made = _with_pairs(made, groups, pairing)
+    return made
+
+
+def _train_group(group: ScoredGroup, loss: Loss, mask_truncated: bool) -> TrainGroup:
+    rows: list[TrainRow] = []
+    counted = 0
+    for sample, (rollout, reward, advantage) in enumerate(
+        zip(group.rollouts, group.rewards, group.advantages, strict=True)
+    ):
+        if loss.needs_advantages and math.isnan(reward):
+            continue
+        counted += 1
+        if not (mask_truncated and rollout.finish_reason == "length"):
+            rows.append(TrainRow(rollout=rollout, advantage=advantage, sample=sample))
+    return TrainGroup(
+        prompt_index=group.prompt.index, prompt_ids=group.prompt.token_ids, rows=tuple(rows), num_sequences=counted
+    )
+
+
+def _with_pairs(made: Sequence[TrainGroup], groups: Sequence[ScoredGroup], pairing: Pairing) -> list[TrainGroup]:
+    """Pairs over the whole step, then only the completions that are in one."""
+    rows = [(index, row) for index, group in enumerate(made) for row in group.rows]
+    rewards = torch.tensor([groups[index].rewards[row.sample] for index, row in rows], dtype=torch.float64)
+    group_index = torch.tensor([index for index, _ in rows], dtype=torch.long)
+    pairs = pairing(rewards, group_index).tolist() if rows else []
+    result: list[TrainGroup] = []
+    for index, group in enumerate(made):
+        own = [(a, b) for a, b in pairs if rows[a][0] == index]
+        used = sorted({place for pair in own for place in pair})
+        place_of = {row: place for place, row in enumerate(used)}
+        result.append(
+            replace(
+                group,
+                rows=tuple(rows[row][1] for row in used),
+                pairs=tuple((place_of[a], place_of[b]) for a, b in own),
+            )
+        )
+    return result
+
+
+def rollout_metrics(groups: Sequence[ScoredGroup]) -> dict[str, Metric]:
+    """reward, reward_std (ddof 1, over the step), frac_reward_zero_std, rewards/<name>/mean, completions/*, num_tokens."""
+    rollouts = [rollout for group in groups for rollout in group.rollouts]
+    lengths = [rollout.completion_ids.shape[0] for rollout in rollouts]
+    rewards = [reward for group in groups for reward in group.rewards if not math.isnan(reward)]
+    cut = sum(rollout.finish_reason == "length" for rollout in rollouts)
+    metrics = {
+        "completions/mean_length": mean(sum(lengths), len(lengths)),
+        "completions/min_length": minimum(min(lengths)),
+        "completions/max_length": maximum(max(lengths)),
+        "completions/clipped_ratio": mean(cut, len(lengths)),
+        "num_tokens": total(
+            sum(lengths) + sum(len(group.prompt.token_ids) * len(group.rollouts) for group in groups)
+        ),
+    }
+    if rewards:
+        centre = sum(rewards) / len(rewards)
+        spread = sum((reward - centre) ** 2 for reward in rewards) / max(len(rewards) - 1, 1)
+        metrics["reward"] = mean(sum(rewards), len(rewards))
+        metrics["reward_std"] = mean(math.sqrt(spread), 1)
+        metrics["frac_reward_zero_std"] = mean(sum(not has_signal(group) for group in groups), len(groups))
+    for name in groups[0].reward_terms:
+        values = [value for group in groups for value in group.reward_terms[name] if value is not None]
+        metrics[f"rewards/{name}/mean"] = mean(sum(values), len(values))
+    return metrics

@@ -1,0 +1,198 @@
+"""The loop: roll out, score, update; evaluate, log and save in between."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from pggrpo_cli.batching import split_into_minibatches
+from pggrpo_cli.config import TrainerSettings
+from pggrpo_cli.errors import StoppedEarly
+from pggrpo_cli.evaluation import Evaluation
+from pggrpo_cli.interruption import Interruption
+from pggrpo_cli.loggers import Loggers
+from pggrpo_cli.memory import peak_memory_gb
+from pggrpo_cli.metrics import Metric, merge, values
+from pggrpo_cli.order import rows_of_step
+from pggrpo_cli.policy import Policy
+from pggrpo_cli.protocols import Advantage, Loss, OpenSampler, Pairing
+from pggrpo_cli.recorder import Recorder
+from pggrpo_cli.rollouts import has_signal, rollout_metrics, score_groups, train_groups
+from pggrpo_cli.saving import Saver
+from pggrpo_cli.scoring import Scorer
+from pggrpo_cli.types import DrawKey, Prompt, ScoredGroup
+from pggrpo_cli.update import Updater
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """All that the loop itself carries from step to step; a checkpoint holds it whole."""
+
+    step: int = 0
+    prompts_consumed: int = 0
+    num_tokens: float = 0
+    seconds: float = 0
+    best: dict[str, float] = field(default_factory=dict)
+    """{"step": …, "value": …} of checkpoint.keep_best; empty before the first."""
+
+
+@dataclass(kw_only=True)
+class Trainer:
+    """One run. Built by assemble.py from the configuration; everything it holds is a protocol of protocols.py or ours."""
+
+    policy: Policy
+    prompts: list[Prompt]
+    sampler: OpenSampler
+    scorer: Scorer
+    advantage: Advantage
+    pairing: Pairing
+    loss: Loss
+    updater: Updater
+    evaluation: Evaluation | None
+    evaluate_every: int | None
+    settings: TrainerSettings
+    seed: int
+    recorder: Recorder
+    loggers: Loggers
+    saver: Saver
+    interruption: Interruption
+    progress: Progress
+
+    def run(self) -> dict[str, float]:
+        """Trains to the end or to a reason to stop; the last known metrics. Raises StoppedEarly on a signal."""
+        last: dict[str, float] = {}
+        started = time.monotonic() - self.progress.seconds
+        if self.progress.step == 0 and self.evaluation is not None:
+            last = self._evaluate(0)
+            self._record(0, last)
+        while self.progress.step < self.settings.max_steps:
+            step = self.progress.step + 1
+            metrics = self._step(step)
+            last |= metrics
+            self.progress.step = step
+            self.progress.seconds = time.monotonic() - started
+            reason = self._reason_to_stop(step, metrics)
+            self._record(step, metrics)
+            if self.saver.due(self.progress, metrics, final=reason is not None):
+                with self._phase("checkpoint", {}):
+                    self.saver.save(self.progress, metrics)
+            if self.interruption.signal is not None and step < self.settings.max_steps:
+                raise StoppedEarly(f"stopped after step {step} of {self.settings.max_steps}; everything is saved.")
+            if reason is not None:
+                self.loggers.message(reason)
+                break
+        return last
+
+    def _step(self, step: int) -> dict[str, float]:
+        """One rollout round with all its updates, and the evaluation if it is due."""
+        started = time.monotonic()
+        self._seed_everything(step)
+        times: dict[str, float] = {}
+        kept, scored = self._rollout(step, times)
+        parts: list[dict[str, Metric]] = [rollout_metrics(scored)]
+        with self._phase("update", times):
+            groups = train_groups(kept, self.loss, self.pairing, mask_truncated=self.settings.mask_truncated)
+            generator = torch.Generator().manual_seed(self._derived_seed(step))
+            minibatches = split_into_minibatches(
+                groups, self.settings.minibatches, self.settings.micro_batch_tokens, generator
+            )
+            if minibatches:
+                parts.append(self.updater.update(minibatches))
+            else:
+                self.loggers.message(f"step {step}: nothing to train on (every completion masked or filtered)")
+        metrics = values(merge(parts))
+        completion_tokens = sum(len(rollout.completion_ids) for group in scored for rollout in group.rollouts)
+        self.progress.num_tokens += metrics["num_tokens"]
+        metrics["num_tokens"] = self.progress.num_tokens
+        metrics["step_time"] = time.monotonic() - started
+        metrics["tokens_per_second"] = completion_tokens / metrics["step_time"]
+        metrics["memory/peak_gb"] = peak_memory_gb(self.policy.device)
+        metrics |= times
+        self.recorder.samples(step, scored)
+        self._show_sample(scored)
+        if self._evaluation_due(step):
+            metrics |= self._evaluate(step)
+        return metrics
+
+    def _rollout(self, step: int, times: dict[str, float]) -> tuple[list[ScoredGroup], list[ScoredGroup]]:
+        """(groups to train on, all groups sampled): with filter_constant_groups, groups without signal are replaced by
+        further prompts."""
+        kept: list[ScoredGroup] = []
+        everything: list[ScoredGroup] = []
+        rounds = self.settings.max_refills + 1 if self.settings.filter_constant_groups else 1
+        for _ in range(rounds):
+            wanted = self.settings.prompts_per_step - len(kept)
+            indices = rows_of_step(len(self.prompts), wanted, self.progress.prompts_consumed, self.seed)
+            draws = DrawKey(seed=self.seed, purpose="rollout", step=step, first_ordinal=len(everything))
+            with self._phase("rollout", times):
+                groups = self.sampler.sample(self.policy, [self.prompts[index] for index in indices], draws)
+            self.progress.prompts_consumed += wanted
+            with self._phase("score", times):
+                scored = score_groups(groups, self.scorer, self.advantage)
+            everything += scored
+            if not self.settings.filter_constant_groups:
+                kept = scored
+                break
+            kept += [group for group in scored if has_signal(group)]
+            if len(kept) >= self.settings.prompts_per_step:
+                break
+        return kept, everything
+
+    def _evaluation_due(self, step: int) -> bool:
+        if self.evaluation is None or self.evaluate_every is None:
+            return False
+        return step % self.evaluate_every == 0 or step == self.settings.max_steps
+
+    def _evaluate(self, step: int) -> dict[str, float]:
+        assert self.evaluation is not None
+        times: dict[str, float] = {}
+        with self._phase("evaluation", times):
+            return self.evaluation.run(self.policy, step) | times
+
+    def _reason_to_stop(self, step: int, metrics: dict[str, float]) -> str | None:
+        """Why this step is the last one (the word for a signal is the exit code's); None to go on."""
+        if self.interruption.signal is not None:
+            return "a signal asked to stop"
+        reward = metrics.get("eval/reward") if self.evaluation is not None else metrics.get("reward")
+        target = self.settings.target_reward
+        if target is not None and reward is not None and reward >= target:
+            return f"trainer.target_reward reached: {reward:.3f} ≥ {target}"
+        limit = self.settings.max_minutes
+        if limit is not None and self.progress.seconds >= 60 * limit:
+            return f"trainer.max_minutes reached after step {step}"
+        return "done" if step == self.settings.max_steps else None
+
+    def _record(self, step: int, metrics: dict[str, float]) -> None:
+        self.recorder.metrics(step, metrics)
+        self.loggers.log(step, metrics)
+
+    def _show_sample(self, scored: list[ScoredGroup]) -> None:
+        if scored:
+            rollout = scored[0].rollouts[0]
+            self.loggers.sample(scored[0].prompt.text, rollout.text, scored[0].rewards[0])
+
+    @contextmanager
+    def _phase(self, name: str, times: dict[str, float]) -> Iterator[None]:
+        self.loggers.phase(name)
+        started = time.monotonic()
+        yield
+        key = f"time/{name}"
+        times[key] = times.get(key, 0.0) + time.monotonic() - started
+
+    def _derived_seed(self, step: int) -> int:
+        digest = hashlib.blake2b(f"{self.seed}|step|{step}".encode(), digest_size=7).digest()
+        return int.from_bytes(digest, "little")
+
+    def _seed_everything(self, step: int) -> None:
+        """The global generators are derived at each step, not carried: nothing to save, nothing to restore."""
+        seed = self._derived_seed(step)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        torch.manual_seed(seed)
