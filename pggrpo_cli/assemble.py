@@ -24,7 +24,7 @@ from pggrpo_cli.policy import LoadedModel, ModelSettings, Policy, resolve_comput
 from pggrpo_cli.prompts import PromptFormat, RenderedPrompts, render_rows
 from pggrpo_cli.protocols import Stateful
 from pggrpo_cli.recorder import Recorder
-from pggrpo_cli.reference import Reference, freeze, frozen_copy
+from pggrpo_cli.reference import Reference, frozen, frozen_copy
 from pggrpo_cli.sampler.native import Native
 from pggrpo_cli.saving import Saver
 from pggrpo_cli.scoring import Scorer
@@ -233,7 +233,7 @@ class _Build:
         device = policy.device if options.device is None else resolve_device(options.device)
         dtype = policy.compute_dtype if options.dtype == "auto" else resolve_compute_dtype(options.dtype, device)
         if options.path is None:
-            module = frozen_copy(policy.module, dtype, device)
+            original = frozen_copy(policy, dtype, device)
         else:
             path = Path(options.path).expanduser()
             key = "reference.path"
@@ -243,8 +243,8 @@ class _Build:
                     f"`reference.path`: {options.path} has a vocabulary of {other.module.config.vocab_size}, the model "
                     f"one of {policy.module.config.vocab_size}; they must share a tokenizer."
                 )
-            module = freeze(other.module, dtype, device)
-        return Reference(Policy(module, policy.tokenizer, dtype))
+            original = frozen(Policy(other.module.to(device), policy.tokenizer, dtype))
+        return Reference(original)
 
     def _render(self, policy: Policy, rows: Any) -> RenderedPrompts:
         prompt_format = PromptFormat(**{name: self.config.data[name] for name in MAPPING_KEYS["data"]})

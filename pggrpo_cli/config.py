@@ -200,8 +200,13 @@ def plain(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def typed(cfg: DictConfig | Mapping[str, Any]) -> TrainConfig:
-    """The configuration as Python objects. It must have passed check.check; `checked` does both."""
-    return _build(TrainConfig, plain(cfg))
+    """The configuration as Python objects. It must have passed check.check; check.checked does both."""
+    return build(plain(cfg))
+
+
+def build(values: Mapping[str, Any]) -> TrainConfig:
+    """Python objects from what `plain` gives."""
+    return _build(TrainConfig, values)
 
 
 def _build(cls: type, values: Mapping[str, Any]) -> Any:

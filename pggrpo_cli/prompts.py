@@ -17,7 +17,7 @@ class PromptFormat:
 
     system_prompt: str | None
     prompt_suffix: str
-    max_prompt_tokens: Annotated[int, Range(ge=1)] | None
+    max_prompt_tokens: Annotated[int | None, Range(ge=1)]
     overlong: Literal["drop", "truncate_left", "error"]
 
 

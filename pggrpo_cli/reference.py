@@ -16,23 +16,24 @@ CacheKey = tuple[int, int]
 """(row of the data set, completion of the row): completions that come with the data set, and so come again."""
 
 
-def freeze(module: nn.Module, dtype: torch.dtype, device: torch.device) -> nn.Module:
-    """Freezes `module` and puts the weights of its linear layers into `dtype`.
+def frozen(policy: Policy) -> Policy:
+    """`policy` itself, frozen, with the weights of its linear layers in its compute dtype.
 
     Embeddings (with the output head tied to them) and norms keep theirs: then the reference computes bit for bit what
     the policy computed before training, since autocast rounds exactly those weights and no others.
     """
-    module = module.to(device).requires_grad_(False)
+    module = policy.module.requires_grad_(False)
     embeddings = {id(parameter) for parameter in module.get_input_embeddings().parameters()}
     for layer in module.modules():
         if isinstance(layer, nn.Linear) and id(layer.weight) not in embeddings:
-            layer.to(dtype)
-    return module
+            layer.to(policy.compute_dtype)
+    return policy
 
 
-def frozen_copy(module: nn.Module, dtype: torch.dtype, device: torch.device) -> nn.Module:
-    """A frozen copy of `module`."""
-    return freeze(copy.deepcopy(module), dtype, device)
+def frozen_copy(policy: Policy, compute_dtype: torch.dtype, device: torch.device) -> Policy:
+    """A frozen copy of `policy` as it is now."""
+    # Made a Policy before it is frozen: whether it runs packed is asked of the weights in their own dtype.
+    return frozen(Policy(copy.deepcopy(policy.module).to(device), policy.tokenizer, compute_dtype))
 
 
 class Reference:

@@ -1,0 +1,74 @@
+"""Preference pairs for experiment=dpo_arithmetic: the model samples answers to sums, the answers are scored, and a right
+and a wrong one of the same question make a pair. Writes outputs/arithmetic_preferences.jsonl.
+
+    python benchmarks/arithmetic_preferences.py [overrides of pggrpo train, such as sampler.group_size=16]
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from hydra import compose, initialize_config_dir
+
+from pggrpo_cli.assemble import build_scorer, component
+from pggrpo_cli.config import MAPPING_KEYS, conf_dir, register, typed
+from pggrpo_cli.policy import Policy, resolve_compute_dtype
+from pggrpo_cli.prompts import PromptFormat, render_rows
+from pggrpo_cli.rollouts import samples_of
+from pggrpo_cli.sampler.native import OpenNative
+from pggrpo_cli.types import DrawKey
+
+OUTPUT = Path("outputs/arithmetic_preferences.jsonl")
+PROMPTS_AT_A_TIME = 16
+PAIRS_A_PROMPT = 2
+
+
+def main() -> None:
+    register()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        config = typed(compose("train", overrides=["sampler.group_size=16", *sys.argv[1:]]))
+    torch.manual_seed(config.seed)
+    loaded = component(config.model, "model").load()
+    compute = resolve_compute_dtype(config.model["compute_dtype"], torch.device("cpu"))
+    policy = Policy(loaded.module, loaded.tokenizer, compute)
+    # The rows that the experiment holds out must not be trained on: every question is written, the split is the run's.
+    rows = component(config.data, "data").load(config.seed)
+    prompt_format = PromptFormat(**{name: config.data[name] for name in MAPPING_KEYS["data"]})
+    reserved = config.sampler["max_new_tokens"]
+    everything = [*rows.train, *rows.evaluation]
+    prompts = render_rows(
+        everything, policy.tokenizer, prompt_format, policy.context_length - reserved, policy.end_token_ids
+    ).prompts
+    sampler, scorer = OpenNative(component(config.sampler, "sampler")), build_scorer(config)
+    OUTPUT.parent.mkdir(exist_ok=True)
+    pairs = solved = 0
+    with OUTPUT.open("w", encoding="utf-8") as file:
+        for first in range(0, len(prompts), PROMPTS_AT_A_TIME):
+            draws = DrawKey(seed=config.seed, purpose="rollout", step=0, first_ordinal=first)
+            groups = sampler.sample(policy, prompts[first : first + PROMPTS_AT_A_TIME], draws)
+            for group in groups:
+                scores = scorer.score(samples_of([group])).rewards
+                texts = [rollout.text for rollout in group.rollouts]
+                right = sorted({text for text, score in zip(texts, scores, strict=True) if score == 1}, key=len)
+                wrong = sorted({text for text, score in zip(texts, scores, strict=True) if score == 0}, key=len)
+                solved += bool(right)
+                # Shortest first: among right answers the bare number, among wrong ones the nearest to it in form.
+                for chosen, rejected in list(zip(right, wrong, strict=False))[:PAIRS_A_PROMPT]:
+                    row = group.prompt.row
+                    record = {
+                        "prompt": row.prompt,
+                        "chosen": [{"role": "assistant", "content": chosen}],
+                        "rejected": [{"role": "assistant", "content": rejected}],
+                        "answer": row.columns["answer"],
+                    }
+                    file.write(json.dumps(record, ensure_ascii=False) + "\n")
+                    pairs += 1
+            print(f"\r{min(first + PROMPTS_AT_A_TIME, len(prompts))}/{len(prompts)} prompts, {pairs} pairs", end="")
+    print(f"\n{solved} of {len(prompts)} prompts had a right answer among {config.sampler['group_size']}: {OUTPUT}")
+
+
+if __name__ == "__main__":
+    main()

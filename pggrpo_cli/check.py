@@ -1,0 +1,231 @@
+"""Every section and every `_target_` node against the class that describes it, before anything heavy loads."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.util import find_spec
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from pggrpo_cli import config as schema
+from pggrpo_cli.class_source import NoSuchTarget, Parameters, is_ours, read_parameters
+from pggrpo_cli.config import MAPPING_KEYS, NAMED_GROUPS, NODE_SETTINGS, SINGLE_GROUPS, TrainConfig
+from pggrpo_cli.errors import ConfigError
+from pggrpo_cli.foreign_targets import foreign_problems
+from pggrpo_cli.suggestions import did_you_mean
+
+SPECIAL_KEYS = frozenset({"_target_", "_partial_", "_convert_", "_recursive_", "_args_"})
+REWARD_NAMES_TAKEN = ("chosen", "rejected", "margins", "accuracies")
+"""`rewards/chosen` and its like are DPO's implicit rewards."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Node:
+    """A `_target_` node: what is handed to its class, and what belongs to the node itself."""
+
+    path: str
+    target: str
+    arguments: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    group: str
+    partial: bool
+
+    @property
+    def is_component(self) -> bool:
+        """Not a node within another node."""
+        return self.path.count(".") == (self.group in NAMED_GROUPS)
+
+
+def check(cfg: DictConfig | Mapping[str, Any]) -> None:
+    """Raises one ConfigError with a paragraph for each thing that is wrong."""
+    check_values(schema.plain(cfg))
+
+
+def checked(cfg: DictConfig | Mapping[str, Any]) -> TrainConfig:
+    """`cfg` checked and typed."""
+    values = schema.plain(cfg)
+    check_values(values)
+    return schema.build(values)
+
+
+def check_values(values: Mapping[str, Any]) -> None:
+    """`check` of what config.plain gives."""
+    problems = [*_section_problems(values), *_group_problems(values)]
+    problems += [problem for node in nodes(values) for problem in _node_problems(node)]
+    if problems:
+        raise ConfigError("\n".join(dict.fromkeys(problems)))
+
+
+def check_foreign_targets(config: TrainConfig) -> None:
+    """Targets that are not ours (torch.optim.AdamW, a user's class) against their signatures. Imports them."""
+    found = [node for node in nodes(schema.as_dict(config)) if not is_ours(node.target)]
+    problems = [
+        problem
+        for node in found
+        for problem in foreign_problems(node.path, node.target, node.arguments, partial=node.partial)
+    ]
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def nodes(values: Mapping[str, Any]) -> Iterator[Node]:
+    """Every `_target_` node of the configuration, outer ones first."""
+    for group in (*SINGLE_GROUPS, *NAMED_GROUPS):
+        yield from _nodes_within(group, values.get(group), group)
+
+
+def _nodes_within(path: str, value: Any, group: str) -> Iterator[Node]:
+    if isinstance(value, list):
+        for index, one in enumerate(value):
+            yield from _nodes_within(f"{path}[{index}]", one, group)
+    if not isinstance(value, Mapping):
+        return
+    if isinstance(value.get("_target_"), str) and value["_target_"] != "???":
+        own = MAPPING_KEYS.get(group, frozenset()) if path.count(".") == (group in NAMED_GROUPS) else frozenset()
+        yield Node(
+            path=path,
+            target=value["_target_"],
+            arguments={key: one for key, one in value.items() if key not in SPECIAL_KEYS and key not in own},
+            settings={key: one for key, one in value.items() if key in own},
+            group=group,
+            partial=bool(value.get("_partial_", False)),
+        )
+    for key, one in value.items():
+        yield from _nodes_within(f"{path}.{key}", one, group)
+
+
+def _section_problems(values: Mapping[str, Any]) -> Iterator[str]:
+    """Our own sections: unknown, missing and wrong values, and the few rules that no type can say."""
+    top = {key: value for key, value in values.items() if key not in schema.SECTIONS}
+    examples = _file_values("train")
+    yield from _key_problems("", top, _parameters_of_section(TrainConfig, without=frozenset(schema.SECTIONS)), examples)
+    for name, cls in schema.SECTIONS.items():
+        section = values.get(name)
+        if not isinstance(section, Mapping):
+            yield f"`{name}`: is missing; it is a section with keys of its own, see conf/train.yaml."
+            continue
+        yield from _key_problems(name, section, _parameters_of_section(cls), examples.get(name, {}))
+    run_name = values.get("name")
+    if isinstance(run_name, str) and run_name != "???" and not re.fullmatch(r"[\w.-]+", run_name):
+        yield f"`name`: {run_name!r} becomes part of a folder's name; allowed are letters, digits and . _ -"
+    best = (values.get("checkpoint") or {}).get("keep_best")
+    if isinstance(best, str) and best != "???" and not re.fullmatch(r"[^:\s]+:(min|max)", best):
+        yield (
+            f"`checkpoint.keep_best`: {best!r} is not a metric with its direction; allowed is METRIC:max, METRIC:min or "
+            "null, for example checkpoint.keep_best=eval/reward:max."
+        )
+
+
+def _parameters_of_section(cls: type, without: frozenset[str] = frozenset()) -> Parameters:
+    found = read_parameters(f"{cls.__module__}.{cls.__name__}").by_name
+    return Parameters(by_name={schema.key_of(name): one for name, one in found.items() if name not in without})
+
+
+def _group_problems(values: Mapping[str, Any]) -> Iterator[str]:
+    """Groups without a class, and named groups without names."""
+    for group in SINGLE_GROUPS:
+        yield from _without_target(group, values.get(group), group)
+    for group in NAMED_GROUPS:
+        named = values.get(group)
+        if not isinstance(named, Mapping):
+            continue
+        if "_target_" in named:
+            yield (
+                f"`{group}`: holds a class where names are expected; in the file put it below a name, "
+                f"`{group}: {{mine: {{_target_: …}}}}` (or `mine: {{_target_: …}}` in a file with # @package {group})."
+            )
+            continue
+        for name, one in named.items():
+            yield from _without_target(f"{group}.{name}", one, group)
+            if group == "reward" and name in REWARD_NAMES_TAKEN:
+                yield f"`reward.{name}`: this name is taken by the metric rewards/{name} of dpo; choose another one."
+
+
+def _without_target(path: str, value: Any, group: str) -> Iterator[str]:
+    if not (isinstance(value, Mapping) and isinstance(value.get("_target_"), str) and value["_target_"] != "???"):
+        options = ", ".join(sorted(file.stem for file in (schema.conf_dir() / group).glob("*.yaml")))
+        yield f"`{path}`: names no class (_target_). Choose one of ours with {group}=NAME ({options}), or write your own."
+
+
+def _node_problems(node: Node) -> Iterator[str]:
+    group_examples = _file_values("train").get(node.group, {})
+    if node.is_component and node.group in NODE_SETTINGS:
+        described = read_parameters(NODE_SETTINGS[node.group])
+        yield from _key_problems(node.path, node.settings, described, group_examples)
+    if not is_ours(node.target):
+        top = node.target.partition(".")[0]
+        if not top.isidentifier() or find_spec(top) is None:
+            yield (
+                f"`{node.path}._target_`: there is no Python module {top!r} for {node.target!r}. Install it, put its "
+                "folder on PYTHONPATH, or start where the file lies."
+            )
+        return
+    try:
+        parameters = read_parameters(node.target)
+    except NoSuchTarget as error:
+        yield f"`{node.path}._target_`: {error}"
+        return
+    examples = _file_values(f"{node.group}/{node.target.split('.')[-2]}")
+    if node.group in NAMED_GROUPS:
+        examples = examples.get(node.path.rpartition(".")[2]) or next(iter(examples.values()), {})
+    owner = node.target.rpartition(".")[2]
+    also = sorted(MAPPING_KEYS.get(node.group, ())) if node.is_component else []
+    yield from _key_problems(node.path, node.arguments, parameters, examples, owner, node.partial, also)
+
+
+def _key_problems(
+    path: str,
+    values: Mapping[str, Any],
+    parameters: Parameters,
+    examples: Mapping[str, Any],
+    owner: str = "",
+    partial: bool = False,
+    also: list[str] | None = None,
+) -> Iterator[str]:
+    """Unknown keys, missing keys and values that do not fit. `also`: further keys that a reader may have meant."""
+    prefix = f"{path}." if path else ""
+    known = [*parameters.by_name, *(also or [])]
+    for key, value in values.items():
+        if key not in parameters.by_name:
+            if not parameters.open:
+                who = owner or path or "the configuration"
+                yield (
+                    f"`{prefix}{key}`: {who} has no such key.{did_you_mean(str(key), known)} "
+                    f"It has {', '.join(known) or 'none'}."
+                )
+            continue
+        kind = parameters.by_name[key].type
+        is_node = isinstance(value, Mapping) and "_target_" in value
+        if isinstance(value, str) and value == "???":
+            yield f"`{prefix}{key}`: has no default and is not set; allowed is {kind.allowed()}. Give {prefix}{key}=VALUE."
+        elif not is_node and (problem := kind.problem(value)) is not None:
+            yield f"`{prefix}{key}`: {problem}; allowed is {kind.allowed()}{_example(prefix, key, examples, kind)}."
+    for key, parameter in parameters.by_name.items():
+        if parameter.required and key not in values and not partial:
+            who = owner or path or "the configuration"
+            yield (
+                f"`{prefix}{key}`: is missing; {who} needs it: {parameter.type.allowed()}"
+                f"{_example('+' + prefix, key, examples, parameter.type)}."
+            )
+
+
+def _example(prefix: str, key: str, examples: Mapping[str, Any], kind: Any) -> str:
+    """What to do: the default as an example, where there is one."""
+    value = examples.get(key)
+    if value is None or isinstance(value, (Mapping, list)) or "$" in str(value) or kind.problem(value) is not None:
+        return ""
+    return f", for example {prefix}{key}={str(value).lower() if isinstance(value, bool) else value}"
+
+
+@lru_cache(maxsize=64)
+def _file_values(name: str) -> dict[str, Any]:
+    """The values of one of our own configuration files; empty if there is none."""
+    file = schema.conf_dir() / f"{name}.yaml"
+    if not file.is_file():
+        return {}
+    values = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+    return {str(key): value for key, value in values.items()} if isinstance(values, dict) else {}

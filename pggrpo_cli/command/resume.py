@@ -1,0 +1,173 @@
+"""pggrpo resume: go on with a run where it stopped, in its own directory: pggrpo resume RUN [key=value …]."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pggrpo_cli import run_directory as runs
+from pggrpo_cli.errors import CheckpointError, ConfigError, UsageError
+from pggrpo_cli.suggestions import did_you_mean, nearest
+
+HELP = f"""\
+usage: pggrpo resume RUN [key=value …]
+
+Goes on with the run in the directory RUN, bit for bit as if it had never stopped. Free to change are
+{", ".join(runs.MAY_CHANGE[2:])},
+and what resume.allow_changed=[key,…] lists. What a configuration read from disk may run is limited to pggrpo's own
+classes and the ones its configurations name; security.allow_targets=[prefix,…] adds yours.
+
+example: pggrpo resume outputs/2026-11-23/12-00-00-train-1a2b3c trainer.max_steps=100
+"""
+
+
+def main(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(HELP, end="")
+        return 0 if arguments else 2
+    if arguments[0].startswith("-") or "=" in arguments[0]:
+        raise UsageError(f"`{arguments[0]}`: the directory of the run comes first: pggrpo resume RUN [key=value …].")
+    resume(arguments[0], arguments[1:])
+    return 0
+
+
+def resume(run: str | Path, overrides: Sequence[str] = ()) -> float | None:
+    """Goes on with the run in the directory `run`; the same as `pggrpo resume` from Python. Returns like train."""
+    run_dir = _find(Path(run).expanduser())
+    values = runs.read_config(run_dir)
+    config = resumed_config(run_dir, values, overrides)
+    step = runs.finished_step(run_dir)
+    if step is not None and not runs.changed_keys(values, config):
+        print(f"{run_dir} is finished, after step {step}. To go on: pggrpo resume {run_dir} trainer.max_steps=…")
+        return None
+    from pggrpo_cli import config as schema
+    from pggrpo_cli.command.train import run_in
+
+    return run_in(schema.build(config), run_dir, run_dir, overrides)
+
+
+def resumed_config(run_dir: Path, values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """The run's configuration with the overrides applied and checked. Raises ConfigError or UsageError."""
+    from pggrpo_cli.check import check_values
+
+    changes = _parse(overrides)
+    config: dict[str, Any] = copy.deepcopy(dict(values))
+    for key, value in changes.items():
+        _set(config, key, value)
+    allow_changed = changes.get("resume.allow_changed", [])
+    # Only what is typed now: a run from elsewhere could allow itself anything.
+    allow_targets = changes.get("security.allow_targets", [])
+    for key, listed in (("resume.allow_changed", allow_changed), ("security.allow_targets", allow_targets)):
+        if not (isinstance(listed, list) and all(isinstance(one, str) for one in listed)):
+            raise ConfigError(f"`{key}`: {listed!r} is not a list of text; write {key}=[first,second].")
+    check_values(config)
+    runs.refuse_changes(values, config, allow_changed, run_dir)
+    _refuse_targets(config, allow_targets, typed=[key for key in changes if key.partition(".")[0] == "logger"])
+    return config
+
+
+def _find(run: Path) -> Path:
+    """The run's directory. Raises CheckpointError if there is none, or nothing to go on from."""
+    if (run / "manifest.json").exists():
+        raise UsageError(
+            f"{run} is one checkpoint; resume takes the run: pggrpo resume {run.parent.parent}. To start a new run from "
+            f"this checkpoint: pggrpo train resume.from={run}."
+        )
+    if not run.is_dir():
+        known = [str(file.parent) for file in sorted(Path("outputs").glob("*/*/config.yaml"), reverse=True)]
+        near = nearest(str(run), known)
+        hint = f" Did you mean {' or '.join(near)}?" if near else f" The newest run is {known[0]}." if known else ""
+        raise CheckpointError(f"{run} is no directory.{hint} Give the directory of a run.")
+    runs.read_config(run)
+    if not runs.has_checkpoints(run):
+        raise CheckpointError(f"{run} holds no complete checkpoint; there is nothing to go on from. Start it anew.")
+    return run
+
+
+def _parse(overrides: Sequence[str]) -> dict[str, Any]:
+    """Hydra's grammar, of which key=value alone makes sense here."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import ValueType
+    from hydra.errors import OverrideParseException
+
+    changes: dict[str, Any] = {}
+    for word in overrides:
+        try:
+            parsed = OverridesParser.create().parse_override(word)
+        except OverrideParseException as error:
+            what = str(error).splitlines()[0]
+            raise UsageError(f"`{word}`: cannot be read as key=value: {what}. Write it like trainer.max_steps=100.") from error
+        if parsed.is_delete() or parsed.is_sweep_override() or parsed.value_type == ValueType.SIMPLE_CHOICE_SWEEP:
+            raise UsageError(f"`{word}`: a resumed run takes one value for a key, like trainer.max_steps=100.")
+        changes[str(parsed.key_or_group)] = parsed.value()
+    return changes
+
+
+def _set(config: dict[str, Any], key: str, value: Any) -> None:
+    """Sets a key that is there; the groups stay as they are, except loggers, which may be chosen anew."""
+    if key == "logger":
+        config["logger"] = _loggers(value)
+        return
+    *path, last = key.split(".")
+    node: Any = config
+    for part in path:
+        node = node.get(part) if isinstance(node, dict) else None
+    if not isinstance(node, dict) or last not in node:
+        from pggrpo_cli.hydra_errors import known_keys, no_such_key
+
+        raise ConfigError(no_such_key(key, known_keys(config), ()))
+    if isinstance(node[last], dict) and not isinstance(value, dict):
+        raise ConfigError(f"`{key}`: holds keys of its own, {', '.join(node[last])}; give one of them a value.")
+    if isinstance(node[last], float) and type(value) is int:
+        value = float(value)
+    node[last] = value
+
+
+def _loggers(value: Any) -> dict[str, Any]:
+    """The nodes of the named loggers from our own conf/logger."""
+    from omegaconf import OmegaConf
+
+    from pggrpo_cli.config import conf_dir
+
+    files = {file.stem: file for file in (conf_dir() / "logger").glob("*.yaml")}
+    chosen: dict[str, Any] = {}
+    for name in value if isinstance(value, list) else [value]:
+        if name not in files:
+            raise ConfigError(
+                f"`logger`: there is no logger={name}.{did_you_mean(str(name), files)} There are: {', '.join(sorted(files))}."
+            )
+        chosen |= OmegaConf.to_container(OmegaConf.load(files[name]), resolve=True)  # type: ignore[operator]
+    return chosen
+
+
+def _refuse_targets(values: Mapping[str, Any], allow_targets: Sequence[str], typed: Sequence[str]) -> None:
+    """Raises ConfigError for targets beside our own components, those that our conf/ names, and the allowed prefixes."""
+    from pggrpo_cli.check import nodes
+    from pggrpo_cli.config import NAMED_GROUPS, SINGLE_GROUPS
+
+    own = tuple(f"pggrpo_cli.{group}." for group in (*SINGLE_GROUPS, *NAMED_GROUPS))
+    wrong = [
+        node
+        for node in nodes(values)
+        if not node.target.startswith(own)
+        and node.target not in _targets_of_conf()
+        and f"{node.path}._target_" not in typed
+        and not runs.may_change(node.target, tuple(allow_targets))
+    ]
+    if wrong:
+        raise ConfigError(
+            f"`{wrong[0].path}._target_`: {wrong[0].target} is not pggrpo's own, and a configuration read from disk may not "
+            f"run it unasked. If you trust this run, add "
+            f"security.allow_targets=[{','.join(dict.fromkeys(node.target for node in wrong))}]."
+        )
+
+
+def _targets_of_conf() -> set[str]:
+    """Every `_target_` that a file of our own conf/ names, such as torch.optim.AdamW."""
+    from pggrpo_cli.config import conf_dir
+
+    lines = (line for file in conf_dir().glob("*/*.yaml") for line in file.read_text(encoding="utf-8").splitlines())
+    targets = (line.strip() for line in lines if line.strip().startswith("_target_:"))
+    return {line.partition(":")[2].partition("#")[0].strip() for line in targets}

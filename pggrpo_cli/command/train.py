@@ -1,0 +1,144 @@
+"""pggrpo train: train a model, or a sweep of them with -m."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from pggrpo_cli import run_directory as runs
+from pggrpo_cli.config import TrainConfig, as_dict
+from pggrpo_cli.errors import CheckpointError, ConfigError, PggrpoError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def main(arguments: list[str]) -> int:
+    from pggrpo_cli.check import check
+    from pggrpo_cli.hydra_start import start
+
+    start("train", arguments, check, train)
+    return 0
+
+
+def train(
+    cfg: DictConfig | Mapping[str, Any] | TrainConfig, run_dir: str | Path | None = None, overrides: Sequence[str] = ()
+) -> float | None:
+    """One run; the same as `pggrpo train` from Python.
+
+    `cfg` is what hydra_start.compose returns, or a dictionary like it. Without `run_dir` the run lies where Hydra says,
+    or by the same pattern in a new directory below outputs/. Returns what a sweeper maximises: eval/reward at the end,
+    else reward; None if nothing was left to do. Raises PggrpoError, before anything heavy loads where it can.
+    """
+    from pggrpo_cli.check import check_values, checked
+
+    if isinstance(cfg, TrainConfig):
+        check_values(as_dict(cfg))
+        config = cfg
+    else:
+        config = checked(cfg)
+    depth = 2
+    if run_dir is None:
+        run_dir, overrides, depth = _place_by_hydra(config.name)
+    wanted = Path(run_dir)
+    fresh = not wanted.exists() or not any(wanted.iterdir())
+    try:
+        start = _where_to_start(config, wanted, depth)
+        result = None if start is None else run_in(config, *start, overrides)
+    except PggrpoError:
+        if fresh and wanted.exists():
+            runs.discard_if_unused(wanted)
+        raise
+    if start is not None and start[0] != wanted and fresh and wanted.exists():
+        runs.discard_if_unused(wanted)
+    return result
+
+
+def run_in(config: TrainConfig, run_dir: Path, resume_from: Path | None, overrides: Sequence[str]) -> float | None:
+    """Trains in `run_dir`, locked meanwhile, with config.yaml, overrides.yaml and environment.json written first."""
+    with runs.locked(run_dir):
+        (run_dir / runs.FINISHED).unlink(missing_ok=True)
+        runs.save_config(run_dir, as_dict(config))
+        if resume_from != run_dir:
+            text = yaml.safe_dump(list(overrides), allow_unicode=True)
+            (run_dir / runs.OVERRIDES).write_text(text, encoding="utf-8")
+        with _saying("loading torch …"):
+            from pggrpo_cli.assemble import run_training
+            from pggrpo_cli.environment import save_environment
+
+            save_environment(run_dir / runs.ENVIRONMENT)
+        return objective(run_training(config, run_dir, resume_from))
+
+
+@contextmanager
+def _saying(words: str) -> Iterator[None]:
+    """Shows `words` on a terminal while within: the imports take seconds, and a silent shell looks dead."""
+    shown = sys.stderr.isatty()
+    if shown:
+        print(words, end="\r", file=sys.stderr, flush=True)
+    yield
+    if shown:
+        print(" " * len(words), end="\r", file=sys.stderr, flush=True)
+
+
+def objective(metrics: Mapping[str, float]) -> float | None:
+    """What a sweeper maximises."""
+    value = metrics.get("eval/reward", metrics.get("reward"))
+    return None if value is None or math.isnan(value) else float(value)
+
+
+def _place_by_hydra(name: str) -> tuple[Path, Sequence[str], int]:
+    """Run directory, overrides, and how many folders deep runs lie: outputs/<date>/<run>, a sweep's one deeper."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    if not HydraConfig.initialized():
+        return runs.new_run_dir(name), (), 2
+    hydra = HydraConfig.get()
+    return Path(hydra.runtime.output_dir), list(hydra.overrides.task), 3 if hydra.mode == RunMode.MULTIRUN else 2
+
+
+def _where_to_start(config: TrainConfig, run_dir: Path, depth: int) -> tuple[Path, Path | None] | None:
+    """The directory to train in and the run or checkpoint to go on from (resume.from); None: the run is done already."""
+    wish, values = config.resume.from_, as_dict(config)
+    holds_run = runs.has_checkpoints(run_dir) or (run_dir / runs.METRICS).exists()
+    if wish != "auto" and holds_run:
+        raise ConfigError(
+            f"`hydra.run.dir`: {run_dir} holds a run already. Give another directory, or resume.from=auto to go on."
+        )
+    if wish is None:
+        return run_dir, None
+    if wish != "auto":
+        return run_dir, _checked_source(config, Path(wish).expanduser(), values)
+    if runs.has_checkpoints(run_dir):
+        saved = runs.read_config(run_dir)
+        runs.refuse_changes(saved, values, config.resume.allow_changed, run_dir)
+        same = all(runs.may_change(key, ("resume",)) for key in runs.changed_keys(saved, values))
+        if runs.is_finished(run_dir) and same:
+            print(f"resume.from=auto: {run_dir} is finished; nothing is left to do", file=sys.stderr)
+            return None
+        print(f"resume.from=auto: goes on in {run_dir}", file=sys.stderr)
+        return run_dir, run_dir
+    found = runs.newest_unfinished(run_dir, depth, values)
+    if found is None:
+        print("resume.from=auto: no unfinished run has this configuration; a new one starts", file=sys.stderr)
+        return run_dir, None
+    print(f"resume.from=auto: goes on in {found}", file=sys.stderr)
+    return found, found
+
+
+def _checked_source(config: TrainConfig, source: Path, values: Mapping[str, Any]) -> Path:
+    """The run or checkpoint that resume.from names: a new run starts from it, with a configuration that fits."""
+    is_checkpoint = (source / "manifest.json").exists()
+    run = source.absolute().parents[1] if is_checkpoint else source
+    if not is_checkpoint and not runs.has_checkpoints(source):
+        what = "is no folder" if not source.is_dir() else "holds no complete checkpoint"
+        raise CheckpointError(f"`resume.from`: {source} {what}. Give the directory of a run or of one checkpoint.")
+    runs.refuse_changes(runs.read_config(run), values, ["name", *config.resume.allow_changed], run)
+    return source

@@ -1,0 +1,135 @@
+"""What Hydra and OmegaConf complain of, said in our own way: one paragraph, the dotted key first, did you mean."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException, ValidationError
+
+from pggrpo_cli.class_source import read_parameters
+from pggrpo_cli.config import SECTIONS, TrainConfig, key_of
+from pggrpo_cli.errors import ConfigError, UsageError
+from pggrpo_cli.suggestions import did_you_mean, nearest
+
+Compose = Callable[[list[str]], DictConfig]
+NO_SUCH_KEY = r"Could not override '(?P<key>[^']+)'|Could not delete (?:from config\. )?'(?P<deleted>[^'=]+)"
+MERGING = r"Error merging override (?P<override>.+)"
+
+
+@contextmanager
+def hydra_errors(overrides: list[str], groups: Callable[[], list[str]], compose: Compose) -> Iterator[None]:
+    """Turns what Hydra raises within into ConfigError or UsageError.
+
+    `groups` lists the configuration groups; `compose` composes again with fewer overrides, to learn which keys there are.
+    """
+    try:
+        yield
+    except MissingConfigException as error:
+        raise ConfigError(_missing(error)) from error
+    except OverrideParseException as error:
+        what = str(error).splitlines()[0]
+        raise UsageError(
+            f"`{error.override}`: cannot be read as key=value: {what}. Quote what holds spaces, commas, brackets or =, "
+            "for the shell too: 'name=\"a, b\"'."
+        ) from error
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_composition(error, overrides, groups, compose)) from error
+    except UserWarning as warning:  # see hydra_start: a missing search path only warns
+        raise ConfigError(f"`hydra.searchpath`: {warning} Give an existing folder as file:///absolute/path.") from None
+
+
+def _missing(error: MissingConfigException) -> str:
+    """A file that is not there: a group's option, the group itself or the primary configuration."""
+    group, _, option = (error.missing_cfg_file or "").rpartition("/")
+    if not group:
+        return " ".join(str(error).split())
+    listed = re.search(r"Available options in '[^']*':\n((?:\t.*\n?)*)", str(error))
+    options = list(error.options or []) or (listed[1].split() if listed else [])
+    there = f" There are: {', '.join(options)}." if options else " There are none in conf/ or on the search path."
+    return f"`{group}`: there is no {group}={option}.{did_you_mean(option, options)}{there}"
+
+
+def _composition(
+    error: Exception, overrides: list[str], groups: Callable[[], list[str]], compose: Compose
+) -> str:
+    text = str(error)
+    found = re.match(NO_SUCH_KEY, text)
+    deleted = re.match(r"Could not delete from config\. '([^']+)' does not exist", text)
+    if found or deleted:
+        key = deleted[1] if deleted else (found["key"] or found["deleted"]) if found else ""
+        return no_such_key(key, known_keys(_compose_without(key, overrides, compose)), groups())
+    merging = re.match(MERGING, text)
+    if merging and isinstance(error.__cause__, OmegaConfBaseException):
+        return _bad_value(merging["override"], error.__cause__)
+    if isinstance(error, ValidationError):
+        return f"`{error.full_key}`: {str(error).splitlines()[0]}."
+    ambiguous = re.match(r"Ambiguous value for argument '([^=]+)=(.*)'", text)
+    if ambiguous:
+        key, value = ambiguous[1], ambiguous[2]
+        return (
+            f"`{key}`: several values ({value}) are a sweep, and this is one run. For a sweep add -m; for a list write "
+            f"{key}=[{value}]; for text with commas '{key}=\"{value}\"'."
+        )
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.strip().startswith("See http")]
+    cause = f" {str(error.__cause__).splitlines()[0]}." if error.__cause__ is not None and str(error.__cause__) else ""
+    return f"{' '.join(lines)}{cause}"
+
+
+def no_such_key(key: str, keys: Iterable[str], groups: Iterable[str]) -> str:
+    """A paragraph on a key that is not there, with the nearest ones that are."""
+    known = sorted({*keys, *groups})
+    parent = key.rpartition(".")[0]
+    siblings = [one for one in known if one.rpartition(".")[0] == parent]
+    found = nearest(key, siblings) or nearest(key, known)
+    meant = f" Did you mean {' or '.join(found)}?" if found else ""
+    if parent and siblings:
+        names = ", ".join(one.rpartition(".")[2] for one in siblings)
+        return f"`{key}`: there is no such key.{meant} `{parent}` has: {names}."
+    top = ", ".join(one for one in known if "." not in one)
+    return f"`{key}`: there is no such key or group.{meant} There are: {top}."
+
+
+def known_keys(cfg: Any) -> list[str]:
+    """All dotted keys of `cfg`, inner ones too."""
+    keys = []
+    container = OmegaConf.to_container(cfg, resolve=False) if OmegaConf.is_config(cfg) else cfg
+    for key, value in container.items():
+        if key == "hydra":
+            continue
+        keys.append(str(key))
+        if isinstance(value, dict):
+            keys += [f"{key}.{inner}" for inner in known_keys(value)]
+    return keys
+
+
+def _compose_without(key: str, overrides: list[str], compose: Compose) -> Any:
+    """The configuration without the override of `key`; if another one is wrong too, without any."""
+    others = [one for one in overrides if one.lstrip("+~").partition("=")[0] != key]
+    for attempt in (others, []):
+        try:
+            return compose(attempt)
+        except (HydraException, OmegaConfBaseException):
+            continue
+    return {}
+
+
+def _bad_value(override: str, cause: OmegaConfBaseException) -> str:
+    """A value of the wrong type for one of our own sections."""
+    parsed = OverridesParser.create().parse_override(override)
+    key, value = str(parsed.key_or_group), parsed.value()
+    section, _, name = key.rpartition(".")
+    cls = SECTIONS.get(section) if section else TrainConfig
+    parameters = {} if cls is None else read_parameters(f"{cls.__module__}.{cls.__name__}").by_name
+    kinds = {key_of(field_name): one.type for field_name, one in parameters.items()}
+    if key in SECTIONS:
+        names = ", ".join(key_of(one) for one in read_parameters(f"pggrpo_cli.config.{SECTIONS[key].__name__}").by_name)
+        return f"`{key}`: is a section, not a value; it has the keys {names}, for example {key}.{names.split(',')[0]}=…"
+    if name in kinds and (problem := kinds[name].problem(value)) is not None:
+        return f"`{key}`: {problem}; allowed is {kinds[name].allowed()}."
+    return f"`{key}`: {str(cause).splitlines()[0]}."

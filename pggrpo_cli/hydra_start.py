@@ -1,0 +1,199 @@
+"""A command that Hydra composes: its options, what is checked before a run directory is made, one run or a sweep.
+
+hydra.main makes the run directory before anything of ours sees the configuration, and ends the process in its own way.
+So this is hydra.main's own sequence (_run_hydra in hydra/_internal/utils.py of Hydra 1.3) with our checks in between.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import secrets
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, NoReturn
+
+from hydra import version as hydra_version
+from hydra._internal.callbacks import Callbacks
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path, get_args_parser
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
+from hydra.core.utils import JobStatus, run_job
+from hydra.types import HydraContext, RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from pggrpo_cli import __version__
+from pggrpo_cli.config import conf_dir, register
+from pggrpo_cli.errors import ConfigError, UsageError
+from pggrpo_cli.hydra_errors import hydra_errors
+from pggrpo_cli.suggestions import did_you_mean
+from pggrpo_cli.sweep import run_sweep
+
+Check = Callable[[DictConfig], object]
+Task = Callable[[DictConfig], "float | None"]
+
+# At import, not in a function: a launcher's worker process imports this module and then resolves the sweep's directory.
+# The cache holds the value for one configuration: of a job, or of a whole sweep.
+OmegaConf.register_new_resolver("run_suffix", lambda: secrets.token_hex(3), use_cache=True, replace=True)
+
+
+def start(command: str, arguments: list[str], check: Check, task: Task) -> None:
+    """Runs `pggrpo <command> <arguments>`: shows what an option asks for, or checks and then runs `task`.
+
+    `task` runs in a run directory of its own, hydra.runtime.output_dir; under -m once for each job, where the error
+    of one does not end the others. Raises PggrpoError.
+    """
+    if "--version" in arguments:
+        print(f"pggrpo {__version__}")
+        return
+    options = _parse(command, arguments)
+    overrides, name = options.overrides, options.config_name or command
+    with _hydra(options.config_dir) as hydra:
+        _refuse_odd_words(command, overrides, hydra)
+        with _translated(hydra, name, overrides):
+            if _show(hydra, name, options):
+                return
+            multirun = options.multirun or "hydra.mode=MULTIRUN" in overrides
+            cfg = _compose(hydra, name, overrides, RunMode.MULTIRUN if multirun else RunMode.RUN)
+            multirun = multirun or cfg.hydra.mode == RunMode.MULTIRUN
+            if multirun:
+                run_sweep(hydra, name, cfg, overrides, check, task)
+                return
+        check(cfg)
+        _run_once(hydra, name, cfg, task)
+
+
+def compose(command: str = "train", overrides: list[str] | None = None, config_dir: str | None = None) -> DictConfig:
+    """The configuration of `pggrpo <command> <overrides>`, from Python. Raises ConfigError or UsageError."""
+    overrides = list(overrides or [])
+    with _hydra(config_dir) as hydra:
+        _refuse_odd_words(command, overrides, hydra)
+        with _translated(hydra, command, overrides):
+            cfg = _compose(hydra, command, overrides, RunMode.RUN)
+            return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+
+
+def _parse(command: str, arguments: list[str]) -> argparse.Namespace:
+    parser = get_args_parser()
+    parser.prog = f"pggrpo {command}"
+
+    def refuse(message: str) -> NoReturn:
+        known = [option for action in parser._actions for option in action.option_strings]
+        unknown = message.partition("unrecognized arguments: ")[2].split(" ")[0].partition("=")[0]
+        meant = did_you_mean(unknown, known) if unknown else ""
+        raise UsageError(f"pggrpo {command}: {message}.{meant} See pggrpo {command} --help.")
+
+    parser.error = refuse  # type: ignore[method-assign]
+    options = parser.parse_intermixed_args(arguments)
+    if options.config_path is not None:
+        raise UsageError("--config-path would replace our own configuration; to add to it use --config-dir DIR.")
+    if options.experimental_rerun is not None:
+        raise UsageError("--experimental-rerun would load a pickle; to go on with a run: pggrpo resume RUN.")
+    if options.resolve and options.cfg is None and not options.help:
+        raise UsageError("--resolve goes with --cfg or --help.")
+    asked = [options.run, options.cfg is not None, options.multirun, options.shell_completion, options.info is not None]
+    if sum(asked) > 1:
+        raise UsageError("only one of --run, --multirun, --cfg, --info and --shell-completion can be asked for.")
+    return options
+
+
+@contextmanager
+def _hydra(config_dir: str | None) -> Iterator[Hydra]:
+    """Hydra with our conf/ (and `config_dir` before it) on its search path."""
+    hydra_version.setbase("1.3")
+    register()
+    search_path = create_config_search_path(str(conf_dir()))
+    folders = [os.getcwd()]
+    if config_dir is not None:
+        folder = os.path.abspath(config_dir)
+        if not os.path.isdir(folder):
+            raise ConfigError(f"`--config-dir`: there is no folder {folder}. Give the folder that holds your groups.")
+        search_path.prepend(provider="command-line", path=f"file://{folder}", anchor=SearchPathQuery(provider="schema"))
+        folders.append(folder)
+    # A user's own class lies in a file of theirs; last, so that no such file hides an installed module.
+    sys.path += [folder for folder in folders if folder not in sys.path]
+    former = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        yield Hydra.create_main_hydra2(task_name="pggrpo", config_search_path=search_path)
+    finally:
+        GlobalHydra.instance().clear()
+        GlobalHydra.instance().hydra = former
+
+
+@contextmanager
+def _translated(hydra: Hydra, name: str, overrides: list[str]) -> Iterator[None]:
+    """Hydra's errors as ours; a search path that is not there is one too."""
+    again = partial(_compose, hydra, name, run_mode=RunMode.MULTIRUN)
+    with hydra_errors(overrides, lambda: _groups(hydra), again), warnings.catch_warnings():
+        warnings.filterwarnings("error", message=r"(?s).*is not\s+available", category=UserWarning)
+        yield
+
+
+def _compose(hydra: Hydra, name: str, overrides: list[str], run_mode: RunMode) -> DictConfig:
+    return hydra.compose_config(
+        config_name=name, overrides=list(overrides), run_mode=run_mode, with_log_configuration=False
+    )
+
+
+def _groups(hydra: Hydra) -> list[str]:
+    return [group for group in hydra.list_all_config_groups() if group.partition("/")[0] != "hydra"]
+
+
+def _refuse_odd_words(command: str, overrides: list[str], hydra: Hydra) -> None:
+    """`pggrpo train foo`, `loss=null`: Hydra would speak of a missing EQUAL, or of a NoneType."""
+    groups = _groups(hydra)
+    for word in overrides:
+        key, equals, value = word.partition("=")
+        is_name = not equals and not word.startswith("~")
+        no_option = key in groups and re.fullmatch(r"(?i)null|true|false|[-+]?[\d.]+", value)
+        if word in groups or no_option:
+            options = hydra.config_loader.get_group_options(key, ObjectType.CONFIG)
+            raise UsageError(f"`{word}`: {key} is a group; write {key}=NAME. There are: {', '.join(options)}.")
+        if is_name:
+            raise UsageError(
+                f"`{word}`: is neither an option nor key=value.{did_you_mean(word, groups)} Write key=value or "
+                f"group=NAME; pggrpo {command} --help lists them."
+            )
+
+
+def _show(hydra: Hydra, name: str, options: argparse.Namespace) -> bool:
+    """What an option asks to be shown; whether there was one."""
+    parser = get_args_parser()
+    if options.help:
+        hydra.app_help(config_name=name, args_parser=parser, args=options)
+    elif options.hydra_help:
+        hydra.hydra_help(config_name=name, args_parser=parser, args=options)
+    elif options.cfg:
+        shown: dict[str, Any] = {"cfg_type": options.cfg, "package": options.package, "resolve": options.resolve}
+        hydra.show_cfg(config_name=name, overrides=options.overrides, **shown)
+    elif options.shell_completion:
+        hydra.shell_completion(config_name=name, overrides=options.overrides)
+    elif options.info is not None:
+        hydra.show_info(options.info, config_name=name, overrides=options.overrides)
+    else:
+        return False
+    return True
+
+
+def _run_once(hydra: Hydra, name: str, cfg: DictConfig, task: Task) -> None:
+    """Hydra.run with a configuration that is composed already, and without its words on an error."""
+    cfg.hydra.mode = RunMode.RUN
+    callbacks = Callbacks(cfg)
+    callbacks.on_run_start(config=cfg, config_name=name)
+    job = run_job(
+        hydra_context=HydraContext(config_loader=hydra.config_loader, callbacks=callbacks),
+        task_function=task,
+        config=cfg,
+        job_dir_key="hydra.run.dir",
+        job_subdir_key=None,
+    )
+    callbacks.on_run_end(config=cfg, config_name=name, job_return=job)
+    if job.status is JobStatus.FAILED:
+        raise job._return_value

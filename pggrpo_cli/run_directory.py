@@ -1,0 +1,184 @@
+"""A run on disk as the command line sees it: its lock, its configuration, whether it is finished, which run to go on with."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pggrpo_cli.errors import CheckpointError, ConfigError, RunLockedError
+
+CONFIG, OVERRIDES, ENVIRONMENT, FINISHED = "config.yaml", "overrides.yaml", "environment.json", "finished.json"
+LOCK, OWNER = ".lock", ".owner.json"
+METRICS, SAMPLES, CHECKPOINTS = "metrics.jsonl", "samples.jsonl", "checkpoints"
+
+MAY_CHANGE = (
+    "resume",
+    "security",
+    "trainer.max_steps",
+    "trainer.max_minutes",
+    "trainer.target_reward",
+    "checkpoint",
+    "evaluation.every",
+    "logger",
+)
+"""Keys (with all below them) that may differ when a run goes on; resume.allow_changed adds to them."""
+
+
+def new_run_dir(name: str) -> Path:
+    """A directory that is not there yet, by the pattern of hydra.run.dir in conf/train.yaml; for runs without Hydra."""
+    now = datetime.now()
+    return Path(f"outputs/{now:%Y-%m-%d}/{now:%H-%M-%S}-{name}-{secrets.token_hex(3)}")
+
+
+@contextmanager
+def locked(run_dir: Path) -> Iterator[None]:
+    """Holds the run directory while within; the lock dies with the process. Raises RunLockedError naming the holder."""
+    from filelock import FileLock, Timeout
+
+    run_dir.mkdir(parents=True, exist_ok=True)
+    owner = run_dir / OWNER
+    lock = FileLock(run_dir / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        holder = _read_json(owner)
+        who = f"process {holder.get('pid', '?')} on {holder.get('host', '?')} since {holder.get('since', '?')}"
+        raise RunLockedError(f"{run_dir} is in use by {who}. Wait for it, or stop it with a signal.") from None
+    try:
+        now = datetime.now().isoformat(timespec="seconds")
+        owner.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": now}), encoding="utf-8")
+        yield
+    finally:
+        # The lock's file stays: whoever removes it may let two processes lock two different files of that name.
+        owner.unlink(missing_ok=True)
+        lock.release()
+
+
+def is_locked(run_dir: Path) -> bool:
+    """Whether another process works in it now."""
+    from filelock import FileLock, Timeout
+
+    if not (run_dir / LOCK).exists():
+        return False
+    try:
+        with FileLock(run_dir / LOCK, timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def has_checkpoints(run_dir: Path) -> bool:
+    return any((run_dir / CHECKPOINTS).glob("step-*/manifest.json"))
+
+
+def is_finished(run_dir: Path) -> bool:
+    return (run_dir / FINISHED).exists()
+
+
+def finished_step(run_dir: Path) -> int | None:
+    """After which step the run ended; None if it is not finished."""
+    step = _read_json(run_dir / FINISHED).get("step")
+    return step if isinstance(step, int) else None
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def save_config(run_dir: Path, values: Mapping[str, Any]) -> None:
+    """Plain YAML, every interpolation resolved: what is read back is data, whatever it looks like."""
+    text = yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True, width=10**6)
+    (run_dir / CONFIG).write_text(text, encoding="utf-8")
+
+
+def read_config(run_dir: Path) -> dict[str, Any]:
+    """config.yaml of a run. Raises CheckpointError if there is none, or if it is none of ours."""
+    file = run_dir / CONFIG
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{run_dir} holds no {CONFIG}: it is not the directory of a run.") from None
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise CheckpointError(f"{file} cannot be read: {' '.join(str(error).split())}.") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{file} is not a configuration.")
+    return values
+
+
+def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Dotted keys whose values differ, the deepest that exist."""
+    changed: list[str] = []
+    for key in [*old, *(key for key in new if key not in old)]:
+        before, after, path = old.get(key), new.get(key), f"{prefix}{key}"
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            changed += changed_keys(before, after, f"{path}.")
+        elif before != after or (key in old) != (key in new):
+            changed.append(path)
+    return changed
+
+
+def may_change(key: str, allowed: tuple[str, ...]) -> bool:
+    """Whether `key` is one of `allowed` or lies below one."""
+    return any(key == one or key.startswith(f"{one}.") for one in allowed)
+
+
+def refuse_changes(old: Mapping[str, Any], new: Mapping[str, Any], allow_changed: list[str], run_dir: Path) -> None:
+    """Raises ConfigError naming the keys in which `new` must not differ from `old`, the run to go on with."""
+    allowed = (*MAY_CHANGE, *allow_changed)
+    wrong = [key for key in changed_keys(old, new) if not may_change(key, allowed)]
+    if wrong:
+        raise ConfigError(
+            f"`{wrong[0]}`: differs from the run in {run_dir}"
+            + (f", and so do {', '.join(wrong[1:])}" if wrong[1:] else "")
+            + f". A run goes on with the same configuration; free to change are {', '.join(MAY_CHANGE[2:])}. If you mean "
+            f"it, add resume.allow_changed=[{','.join(wrong)}]."
+        )
+
+
+def newest_unfinished(run_dir: Path, depth: int, values: Mapping[str, Any]) -> Path | None:
+    """The newest run beside `run_dir` (`depth` folders below the same root) with the configuration `values` that holds
+    checkpoints, is not finished and is not being worked on."""
+    root = run_dir.absolute().parents[depth - 1]
+    found = [file.parent for file in root.glob("*/" * depth + CONFIG) if file.parent != run_dir.absolute()]
+    for candidate in sorted(found, key=_last_change, reverse=True):
+        if is_finished(candidate) or not has_checkpoints(candidate) or is_locked(candidate):
+            continue
+        with suppress(CheckpointError):
+            if all(may_change(key, ("resume",)) for key in changed_keys(read_config(candidate), values)):
+                return candidate
+    return None
+
+
+def _last_change(run_dir: Path) -> float:
+    return max(path.stat().st_mtime for path in (run_dir / CONFIG, run_dir / CHECKPOINTS) if path.exists())
+
+
+def discard_if_unused(run_dir: Path) -> None:
+    """Removes the directory of a run that was refused before its first step, and folders left empty by that."""
+    ours = {CONFIG, OVERRIDES, ENVIRONMENT, LOCK, OWNER, METRICS, SAMPLES, CHECKPOINTS}
+    if {path.name for path in run_dir.iterdir()} - ours:
+        return
+    for path in (run_dir / METRICS, run_dir / SAMPLES):
+        if path.exists() and path.stat().st_size:
+            return
+    if (run_dir / CHECKPOINTS).is_dir() and any((run_dir / CHECKPOINTS).iterdir()):
+        return
+    shutil.rmtree(run_dir)
+    for parent in run_dir.absolute().parents[:2]:
+        if parent == Path.cwd() or any(parent.iterdir()):
+            return
+        parent.rmdir()
