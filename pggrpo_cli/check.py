@@ -115,8 +115,8 @@ def _section_problems(values: Mapping[str, Any]) -> Iterator[str]:
     best = (values.get("checkpoint") or {}).get("keep_best")
     if isinstance(best, str) and best != "???" and not re.fullmatch(r"[^:\s]+:(min|max)", best):
         yield (
-            f"`checkpoint.keep_best`: {best!r} is not a metric with its direction; allowed is METRIC:max, METRIC:min or "
-            "null, for example checkpoint.keep_best=eval/reward:max."
+            f"`checkpoint.keep_best`: {best!r} is not a metric with its direction; allowed is METRIC:max, METRIC:min "
+            "or null, for example checkpoint.keep_best=eval/reward:max."
         )
 
 
@@ -148,7 +148,7 @@ def _group_problems(values: Mapping[str, Any]) -> Iterator[str]:
 def _without_target(path: str, value: Any, group: str) -> Iterator[str]:
     if not (isinstance(value, Mapping) and isinstance(value.get("_target_"), str) and value["_target_"] != "???"):
         options = ", ".join(sorted(file.stem for file in (schema.conf_dir() / group).glob("*.yaml")))
-        yield f"`{path}`: names no class (_target_). Choose one of ours with {group}=NAME ({options}), or write your own."
+        yield f"`{path}`: names no class (_target_). Choose one with {group}=NAME ({options}), or write your own."
 
 
 def _node_problems(node: Node) -> Iterator[str]:
@@ -201,7 +201,7 @@ def _key_problems(
         kind = parameters.by_name[key].type
         is_node = isinstance(value, Mapping) and "_target_" in value
         if isinstance(value, str) and value == "???":
-            yield f"`{prefix}{key}`: has no default and is not set; allowed is {kind.allowed()}. Give {prefix}{key}=VALUE."
+            yield f"`{prefix}{key}`: is not set and has no default; give {prefix}{key}=VALUE, {kind.allowed()}."
         elif not is_node and (problem := kind.problem(value)) is not None:
             yield f"`{prefix}{key}`: {problem}; allowed is {kind.allowed()}{_example(prefix, key, examples, kind)}."
     for key, parameter in parameters.by_name.items():

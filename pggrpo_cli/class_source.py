@@ -99,7 +99,9 @@ def _parameters(module: str, name: str) -> Parameters:
 def _of_definition(module: str, definition: Definition, aliases: Mapping[str, ast.expr]) -> Parameters:
     if isinstance(definition, ast.FunctionDef):
         return _of_function(definition, aliases, skip=0)
-    own_init = next((one for one in definition.body if isinstance(one, ast.FunctionDef) and one.name == "__init__"), None)
+    own_init = next(
+        (one for one in definition.body if isinstance(one, ast.FunctionDef) and one.name == "__init__"), None
+    )
     if own_init is not None:
         return _of_function(own_init, aliases, skip=1)
     by_name: dict[str, Parameter] = {}

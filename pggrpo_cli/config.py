@@ -1,15 +1,17 @@
 """The schema of our own sections of the configuration, and where conf/ is found.
 
-Ranges stand beside the fields; the defaults stand in conf/train.yaml and nowhere else. The groups (model, data, loss, …)
+Ranges stand beside the fields; the defaults stand in conf/train.yaml and nowhere else. The groups (model, data, loss …)
 are open `_target_` nodes: what may stand in them is written in the class that a `_target_` names (check.py reads it).
 """
 
 from __future__ import annotations
 
 import keyword
+import operator
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -164,7 +166,7 @@ def _plain(hint: Any) -> Any:
     if get_origin(hint) is Literal:
         return str
     if get_origin(hint) in (types.UnionType, Union):
-        return Union[tuple(_plain(part) for part in get_args(hint))]
+        return reduce(operator.or_, (_plain(part) for part in get_args(hint)))
     return hint
 
 
@@ -185,7 +187,7 @@ def plain(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
         cfg = OmegaConf.create(dict(cfg))
     try:
         container = {
-            str(key): OmegaConf.to_container(cfg._get_node(key), resolve=True)  # type: ignore[arg-type, union-attr]
+            str(key): OmegaConf.to_container(cfg._get_node(key), resolve=True)
             if OmegaConf.is_config(cfg._get_node(key))
             else ("???" if OmegaConf.is_missing(cfg, key) else cfg[key])
             for key in cfg
@@ -194,8 +196,10 @@ def plain(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or "?"
         what = str(error).splitlines()[0]
-        raise ConfigError(f"`{key}`: {what}. An interpolation ${{…}} names a key, a resolver or an environment "
-                          "variable that is there.") from error
+        raise ConfigError(
+            f"`{key}`: {what}. An interpolation ${{…}} names a key, a resolver or an environment "
+            "variable that is there."
+        ) from error
     return container
 
 

@@ -9,9 +9,16 @@ from typing import Any
 
 from pggrpo_cli.ranges import Range
 
-NAMES = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "list": "a list",
-         "dict": "a mapping"}
+NAMES = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "text",
+    "list": "a list",
+    "dict": "a mapping",
+}
 SIGNS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
+NO_LIMITS = Range()
 LISTS = ("list", "List", "Sequence", "tuple", "Tuple")
 MAPPINGS = ("dict", "Dict", "Mapping")
 
@@ -24,11 +31,11 @@ class FieldType:
     kinds: tuple[str, ...] = ()
     choices: tuple[Any, ...] = ()
     optional: bool = False
-    limits: Range = Range()
+    limits: Range = NO_LIMITS
     element: FieldType | None = None
 
     def allowed(self) -> str:
-        """"a number > 0", "grpo | dpo", "a whole number ≥ 1 or null"."""
+        """ "a number > 0", "grpo | dpo", "a whole number ≥ 1 or null"."""
         parts = [" | ".join(str(choice) for choice in self.choices)] if self.choices else []
         limits = " and ".join(f"{SIGNS[name]} {bound:g}" for name, bound in self._bounds())
         kinds = [kind for kind in self.kinds if not (kind == "int" and "float" in self.kinds)]
@@ -138,7 +145,7 @@ def _either(left: FieldType, right: FieldType) -> FieldType:
         kinds=left.kinds + right.kinds,
         choices=left.choices + right.choices,
         optional=left.optional or right.optional,
-        limits=left.limits if left.limits != Range() else right.limits,
+        limits=left.limits if left.limits != NO_LIMITS else right.limits,
         element=left.element or right.element,
     )
 

@@ -23,7 +23,9 @@ def foreign_problems(path: str, target: str, arguments: Mapping[str, Any], *, pa
     except (TypeError, ValueError):  # some C functions have none: their own call will tell
         return
     open_ended = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
-    by_key = {name: one for name, one in parameters.items() if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)}
+    by_key = {
+        name: one for name, one in parameters.items() if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
+    }
     for key in arguments:
         if key not in by_key and not open_ended:
             yield f"`{path}.{key}`: {target} has no such key.{did_you_mean(key, by_key)} It has {', '.join(by_key)}."

@@ -23,15 +23,18 @@ MERGING = r"Error merging override (?P<override>.+)"
 
 
 @contextmanager
-def hydra_errors(overrides: list[str], groups: Callable[[], list[str]], compose: Compose) -> Iterator[None]:
+def hydra_errors(
+    overrides: list[str], groups: Callable[[], list[str]], options: Callable[[str], list[str]], compose: Compose
+) -> Iterator[None]:
     """Turns what Hydra raises within into ConfigError or UsageError.
 
-    `groups` lists the configuration groups; `compose` composes again with fewer overrides, to learn which keys there are.
+    `groups` lists the configuration groups, `options` those of a group; `compose` composes again with fewer overrides,
+    to learn which keys there are.
     """
     try:
         yield
     except MissingConfigException as error:
-        raise ConfigError(_missing(error)) from error
+        raise ConfigError(_missing(error, options)) from error
     except OverrideParseException as error:
         what = str(error).splitlines()[0]
         raise UsageError(
@@ -44,20 +47,17 @@ def hydra_errors(overrides: list[str], groups: Callable[[], list[str]], compose:
         raise ConfigError(f"`hydra.searchpath`: {warning} Give an existing folder as file:///absolute/path.") from None
 
 
-def _missing(error: MissingConfigException) -> str:
-    """A file that is not there: a group's option, the group itself or the primary configuration."""
+def _missing(error: MissingConfigException, options: Callable[[str], list[str]]) -> str:
+    """A file that is not there: a group's option, or the primary configuration."""
     group, _, option = (error.missing_cfg_file or "").rpartition("/")
     if not group:
         return " ".join(str(error).split())
-    listed = re.search(r"Available options in '[^']*':\n((?:\t.*\n?)*)", str(error))
-    options = list(error.options or []) or (listed[1].split() if listed else [])
-    there = f" There are: {', '.join(options)}." if options else " There are none in conf/ or on the search path."
-    return f"`{group}`: there is no {group}={option}.{did_you_mean(option, options)}{there}"
+    known = options(group)
+    there = f" There are: {', '.join(known)}." if known else " There are none in conf/ or on the search path."
+    return f"`{group}`: there is no {group}={option}.{did_you_mean(option, known)}{there}"
 
 
-def _composition(
-    error: Exception, overrides: list[str], groups: Callable[[], list[str]], compose: Compose
-) -> str:
+def _composition(error: Exception, overrides: list[str], groups: Callable[[], list[str]], compose: Compose) -> str:
     text = str(error)
     found = re.match(NO_SUCH_KEY, text)
     deleted = re.match(r"Could not delete from config\. '([^']+)' does not exist", text)
@@ -83,14 +83,14 @@ def _composition(
 
 def no_such_key(key: str, keys: Iterable[str], groups: Iterable[str]) -> str:
     """A paragraph on a key that is not there, with the nearest ones that are."""
-    known = sorted({*keys, *groups})
-    parent = key.rpartition(".")[0]
-    siblings = [one for one in known if one.rpartition(".")[0] == parent]
-    found = nearest(key, siblings) or nearest(key, known)
-    meant = f" Did you mean {' or '.join(found)}?" if found else ""
+    known = sorted({one for one in {*keys, *groups} if not one.endswith("._target_")})
+    parent, _, last = key.rpartition(".")
+    siblings = [one.rpartition(".")[2] for one in known if one.rpartition(".")[0] == parent]
+    found = [f"{parent}.{one}".lstrip(".") for one in nearest(last, siblings)]
+    found = found or [one for one in known if one.endswith(f".{last}")] or nearest(key, known)
+    meant = f" Did you mean {' or '.join(found[:3])}?" if found else ""
     if parent and siblings:
-        names = ", ".join(one.rpartition(".")[2] for one in siblings)
-        return f"`{key}`: there is no such key.{meant} `{parent}` has: {names}."
+        return f"`{key}`: there is no such key.{meant} `{parent}` has: {', '.join(siblings)}."
     top = ", ".join(one for one in known if "." not in one)
     return f"`{key}`: there is no such key or group.{meant} There are: {top}."
 
@@ -98,7 +98,7 @@ def no_such_key(key: str, keys: Iterable[str], groups: Iterable[str]) -> str:
 def known_keys(cfg: Any) -> list[str]:
     """All dotted keys of `cfg`, inner ones too."""
     keys = []
-    container = OmegaConf.to_container(cfg, resolve=False) if OmegaConf.is_config(cfg) else cfg
+    container: Any = OmegaConf.to_container(cfg, resolve=False) if OmegaConf.is_config(cfg) else cfg
     for key, value in container.items():
         if key == "hydra":
             continue

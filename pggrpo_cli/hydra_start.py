@@ -84,12 +84,12 @@ def _parse(command: str, arguments: list[str]) -> argparse.Namespace:
     parser.prog = f"pggrpo {command}"
 
     def refuse(message: str) -> NoReturn:
-        known = [option for action in parser._actions for option in action.option_strings]
-        unknown = message.partition("unrecognized arguments: ")[2].split(" ")[0].partition("=")[0]
-        meant = did_you_mean(unknown, known) if unknown else ""
+        known = [option.lstrip("-") for action in parser._actions for option in action.option_strings]
+        unknown = message.partition("unrecognized arguments: ")[2].split(" ")[0].partition("=")[0].lstrip("-")
+        meant = did_you_mean(unknown, known).replace("mean ", "mean --") if unknown else ""
         raise UsageError(f"pggrpo {command}: {message}.{meant} See pggrpo {command} --help.")
 
-    parser.error = refuse  # type: ignore[method-assign]
+    parser.error = refuse
     options = parser.parse_intermixed_args(arguments)
     if options.config_path is not None:
         raise UsageError("--config-path would replace our own configuration; to add to it use --config-dir DIR.")
@@ -131,7 +131,7 @@ def _hydra(config_dir: str | None) -> Iterator[Hydra]:
 def _translated(hydra: Hydra, name: str, overrides: list[str]) -> Iterator[None]:
     """Hydra's errors as ours; a search path that is not there is one too."""
     again = partial(_compose, hydra, name, run_mode=RunMode.MULTIRUN)
-    with hydra_errors(overrides, lambda: _groups(hydra), again), warnings.catch_warnings():
+    with hydra_errors(overrides, partial(_groups, hydra), partial(_options, hydra), again), warnings.catch_warnings():
         warnings.filterwarnings("error", message=r"(?s).*is not\s+available", category=UserWarning)
         yield
 
@@ -146,6 +146,10 @@ def _groups(hydra: Hydra) -> list[str]:
     return [group for group in hydra.list_all_config_groups() if group.partition("/")[0] != "hydra"]
 
 
+def _options(hydra: Hydra, group: str) -> list[str]:
+    return list(hydra.config_loader.get_group_options(group, ObjectType.CONFIG))
+
+
 def _refuse_odd_words(command: str, overrides: list[str], hydra: Hydra) -> None:
     """`pggrpo train foo`, `loss=null`: Hydra would speak of a missing EQUAL, or of a NoneType."""
     groups = _groups(hydra)
@@ -154,8 +158,8 @@ def _refuse_odd_words(command: str, overrides: list[str], hydra: Hydra) -> None:
         is_name = not equals and not word.startswith("~")
         no_option = key in groups and re.fullmatch(r"(?i)null|true|false|[-+]?[\d.]+", value)
         if word in groups or no_option:
-            options = hydra.config_loader.get_group_options(key, ObjectType.CONFIG)
-            raise UsageError(f"`{word}`: {key} is a group; write {key}=NAME. There are: {', '.join(options)}.")
+            options = ", ".join(_options(hydra, key))
+            raise UsageError(f"`{word}`: {key} is a group; write {key}=NAME. There are: {options}.")
         if is_name:
             raise UsageError(
                 f"`{word}`: is neither an option nor key=value.{did_you_mean(word, groups)} Write key=value or "

@@ -1,4 +1,4 @@
-"""A run on disk as the command line sees it: its lock, its configuration, whether it is finished, which run to go on with."""
+"""A run on disk as the command line sees it: lock, configuration, whether it is finished, which one to go on with."""
 
 from __future__ import annotations
 
@@ -144,8 +144,8 @@ def refuse_changes(old: Mapping[str, Any], new: Mapping[str, Any], allow_changed
         raise ConfigError(
             f"`{wrong[0]}`: differs from the run in {run_dir}"
             + (f", and so do {', '.join(wrong[1:])}" if wrong[1:] else "")
-            + f". A run goes on with the same configuration; free to change are {', '.join(MAY_CHANGE[2:])}. If you mean "
-            f"it, add resume.allow_changed=[{','.join(wrong)}]."
+            + f". A run goes on with the same configuration; free to change are {', '.join(MAY_CHANGE[2:])}. "
+            f"If you mean it, add resume.allow_changed=[{','.join(wrong)}]."
         )
 
 

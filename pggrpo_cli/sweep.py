@@ -52,7 +52,9 @@ def run_sweep(
         raise StoppedEarly(f"{stopped} The jobs after it were not started.") from None
     failures = sorted((json.loads(file.read_text()) for file in Path(folder).glob(f"**/{ERROR_FILE}")), key=_number)
     if failures:
-        listed = "; ".join(f"job {one['job']} ({one['overrides']}) with exit code {one['exit_code']}" for one in failures)
+        listed = "; ".join(
+            f"job {one['job']} ({one['overrides']}) with exit code {one['exit_code']}" for one in failures
+        )
         error = SweepFailed(f"{len(failures)} of the jobs in {folder} failed: {listed}. The others are done.")
         error.exit_code = failures[0]["exit_code"]
         raise error
@@ -68,7 +70,7 @@ def _check_jobs(hydra: Hydra, cfg: DictConfig, check: Callable[[DictConfig], obj
         return
     params = OmegaConf.to_container(cfg.hydra.sweeper.get("params") or OmegaConf.create({}))
     assert isinstance(params, dict)
-    lines = [f"{key}={value}" for key, value in params.items()] + list(cfg.hydra.overrides.task)
+    lines = [f"{key!s}={value}" for key, value in params.items()] + list(cfg.hydra.overrides.task)
     parsed = OverridesParser.create(config_loader=hydra.config_loader).parse_overrides(lines)
     for number, job in enumerate(BasicSweeper.split_arguments(parsed, None)[0]):
         job_cfg = hydra.config_loader.load_sweep_config(cfg, list(job))

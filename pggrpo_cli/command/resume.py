@@ -72,8 +72,8 @@ def _find(run: Path) -> Path:
     """The run's directory. Raises CheckpointError if there is none, or nothing to go on from."""
     if (run / "manifest.json").exists():
         raise UsageError(
-            f"{run} is one checkpoint; resume takes the run: pggrpo resume {run.parent.parent}. To start a new run from "
-            f"this checkpoint: pggrpo train resume.from={run}."
+            f"{run} is one checkpoint; resume takes the run: pggrpo resume {run.parent.parent}. To start a new run "
+            f"from this checkpoint: pggrpo train resume.from={run}."
         )
     if not run.is_dir():
         known = [str(file.parent) for file in sorted(Path("outputs").glob("*/*/config.yaml"), reverse=True)]
@@ -98,7 +98,9 @@ def _parse(overrides: Sequence[str]) -> dict[str, Any]:
             parsed = OverridesParser.create().parse_override(word)
         except OverrideParseException as error:
             what = str(error).splitlines()[0]
-            raise UsageError(f"`{word}`: cannot be read as key=value: {what}. Write it like trainer.max_steps=100.") from error
+            raise UsageError(
+                f"`{word}`: cannot be read as key=value: {what}. Write it like trainer.max_steps=100."
+            ) from error
         if parsed.is_delete() or parsed.is_sweep_override() or parsed.value_type == ValueType.SIMPLE_CHOICE_SWEEP:
             raise UsageError(f"`{word}`: a resumed run takes one value for a key, like trainer.max_steps=100.")
         changes[str(parsed.key_or_group)] = parsed.value()
@@ -135,15 +137,16 @@ def _loggers(value: Any) -> dict[str, Any]:
     chosen: dict[str, Any] = {}
     for name in value if isinstance(value, list) else [value]:
         if name not in files:
-            raise ConfigError(
-                f"`logger`: there is no logger={name}.{did_you_mean(str(name), files)} There are: {', '.join(sorted(files))}."
-            )
-        chosen |= OmegaConf.to_container(OmegaConf.load(files[name]), resolve=True)  # type: ignore[operator]
+            meant, there = did_you_mean(str(name), files), ", ".join(sorted(files))
+            raise ConfigError(f"`logger`: there is no logger={name}.{meant} There are: {there}.")
+        nodes = OmegaConf.to_container(OmegaConf.load(files[name]), resolve=True)
+        assert isinstance(nodes, dict)
+        chosen |= {str(key): node for key, node in nodes.items()}
     return chosen
 
 
 def _refuse_targets(values: Mapping[str, Any], allow_targets: Sequence[str], typed: Sequence[str]) -> None:
-    """Raises ConfigError for targets beside our own components, those that our conf/ names, and the allowed prefixes."""
+    """Raises ConfigError for targets that are not our components, not named by our conf/ and not below a prefix."""
     from pggrpo_cli.check import nodes
     from pggrpo_cli.config import NAMED_GROUPS, SINGLE_GROUPS
 
@@ -158,8 +161,8 @@ def _refuse_targets(values: Mapping[str, Any], allow_targets: Sequence[str], typ
     ]
     if wrong:
         raise ConfigError(
-            f"`{wrong[0].path}._target_`: {wrong[0].target} is not pggrpo's own, and a configuration read from disk may not "
-            f"run it unasked. If you trust this run, add "
+            f"`{wrong[0].path}._target_`: {wrong[0].target} is not pggrpo's own, and a configuration read from disk "
+            f"may not run it unasked. If you trust this run, add "
             f"security.allow_targets=[{','.join(dict.fromkeys(node.target for node in wrong))}]."
         )
 

@@ -105,7 +105,7 @@ def _place_by_hydra(name: str) -> tuple[Path, Sequence[str], int]:
 
 
 def _where_to_start(config: TrainConfig, run_dir: Path, depth: int) -> tuple[Path, Path | None] | None:
-    """The directory to train in and the run or checkpoint to go on from (resume.from); None: the run is done already."""
+    """The directory to train in and the run or checkpoint to go on from (resume.from); None: the run is done."""
     wish, values = config.resume.from_, as_dict(config)
     holds_run = runs.has_checkpoints(run_dir) or (run_dir / runs.METRICS).exists()
     if wish != "auto" and holds_run:
