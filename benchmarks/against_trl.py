@@ -241,7 +241,9 @@ def main() -> None:
     print(f"{'':8}{'step s':>8}{'rollout':>9}{'update':>8}{'tokens':>8}{'peak GB':>9}")
     for who in ("pggrpo", "trl"):
         row: Any = result[who]
-        print(f"{who:8}{row['step']:8.1f}{row['rollout']:9.1f}{row['update']:8.1f}{row['tokens']:8.0f}{row['memory']:9.1f}")
+        print(
+            f"{who:8}{row['step']:8.1f}{row['rollout']:9.1f}{row['update']:8.1f}{row['tokens']:8.0f}{row['memory']:9.1f}"
+        )
     print(f"TRL / pggrpo: {min(ratios):.2f} – {max(ratios):.2f}, median {statistics.median(ratios):.2f}")
 
 

@@ -37,7 +37,9 @@ def run(experiment: str, seed: int) -> dict[str, float]:
 
 def interval(values: list[float]) -> float:
     """Half the width of Student's 95 % interval of the mean."""
-    return STUDENT_T_95[len(values)] * statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return (
+        STUDENT_T_95[len(values)] * statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    )
 
 
 def main() -> None:

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from pggrpo_cli.checkpoint import load_checkpoint, newest_checkpoint
 from pggrpo_cli.check import check_foreign_targets
+from pggrpo_cli.checkpoint import load_checkpoint, newest_checkpoint
 from pggrpo_cli.config import MAPPING_KEYS, TrainConfig
 from pggrpo_cli.errors import CheckpointError, ConfigError, StoppedEarly
 from pggrpo_cli.evaluation import Evaluation
@@ -217,7 +217,9 @@ class _Build:
 
     def _policy(self, loaded: LoadedModel) -> Policy:
         settings = ModelSettings(**{name: self.config.model[name] for name in MAPPING_KEYS["model"]})
-        module = loaded.module.to(self.context.device, {"float32": torch.float32, "bfloat16": torch.bfloat16}[settings.weight_dtype])
+        module = loaded.module.to(
+            self.context.device, {"float32": torch.float32, "bfloat16": torch.bfloat16}[settings.weight_dtype]
+        )
         return Policy(
             module,
             loaded.tokenizer,
@@ -249,7 +251,9 @@ class _Build:
     def _render(self, policy: Policy, rows: Any) -> RenderedPrompts:
         prompt_format = PromptFormat(**{name: self.config.data[name] for name in MAPPING_KEYS["data"]})
         reserved = self.config.sampler.get("max_new_tokens") or 0
-        return render_rows(rows, policy.tokenizer, prompt_format, policy.context_length - reserved, policy.end_token_ids)
+        return render_rows(
+            rows, policy.tokenizer, prompt_format, policy.context_length - reserved, policy.end_token_ids
+        )
 
     def _updater(self, policy: Policy, reference: Reference | None) -> Updater:
         trainer = self.config.trainer

@@ -24,9 +24,7 @@ class Evaluation:
 
     def run(self, policy: Policy, step: int) -> dict[str, float]:
         """eval/reward, eval/rewards/<name>/mean, eval/completions/mean_length and clipped_ratio."""
-        groups = self.sampler.sample(
-            policy, self.prompts, DrawKey(seed=self.seed, purpose="evaluation", step=step)
-        )
+        groups = self.sampler.sample(policy, self.prompts, DrawKey(seed=self.seed, purpose="evaluation", step=step))
         scored = self.scorer.score(samples_of(groups))
         rewards = [reward for reward in scored.rewards if reward == reward]
         rollouts = [rollout for group in groups for rollout in group.rollouts]

@@ -120,9 +120,7 @@ def _prompt_ids(row: Row, text: str, tokenizer: Any) -> list[int]:
     return ids
 
 
-def _completion_ids(
-    row: Row, prompt_text: str, tokenizer: Any, end_token_ids: Sequence[int]
-) -> list[tuple[int, ...]]:
+def _completion_ids(row: Row, prompt_text: str, tokenizer: Any, end_token_ids: Sequence[int]) -> list[tuple[int, ...]]:
     """Token ids of the data set's own completions, each with its end token."""
     result: list[tuple[int, ...]] = []
     for completion in row.completions:

@@ -24,7 +24,9 @@ def read_jsonl(path: str, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
             try:
                 line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
             except UnicodeDecodeError as error:
-                raise DataError(f"{source}: not UTF-8 (byte {error.start + 1} of the line); convert the file.") from error
+                raise DataError(
+                    f"{source}: not UTF-8 (byte {error.start + 1} of the line); convert the file."
+                ) from error
             if not line:
                 continue
             try:

@@ -130,9 +130,7 @@ def rollout_metrics(groups: Sequence[ScoredGroup]) -> dict[str, Metric]:
         "completions/min_length": minimum(min(lengths)),
         "completions/max_length": maximum(max(lengths)),
         "completions/clipped_ratio": mean(cut, len(lengths)),
-        "num_tokens": total(
-            sum(lengths) + sum(len(group.prompt.token_ids) * len(group.rollouts) for group in groups)
-        ),
+        "num_tokens": total(sum(lengths) + sum(len(group.prompt.token_ids) * len(group.rollouts) for group in groups)),
     }
     if rewards:
         centre = sum(rewards) / len(rewards)

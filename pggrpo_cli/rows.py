@@ -130,7 +130,9 @@ def _content(source: str, column: str, value: Any) -> Content:
 
 def _alike(source: str, column: str, content: Content, prompt: Content) -> Content:
     if isinstance(content, str) != isinstance(prompt, str):
-        raise DataError(f"{source}: 'prompt' is {_kind(prompt)} and {column!r} is {_kind(content)}; they must be alike.")
+        raise DataError(
+            f"{source}: 'prompt' is {_kind(prompt)} and {column!r} is {_kind(content)}; they must be alike."
+        )
     if not content:
         raise DataError(f"{source}: column {column!r} is empty.")
     return content

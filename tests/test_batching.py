@@ -22,9 +22,7 @@ def group(index: int, lengths: list[int], prompt: int = 4, pairs: tuple[tuple[in
         )
         for sample, n in enumerate(lengths)
     )
-    return TrainGroup(
-        prompt_index=index, prompt_ids=(1,) * prompt, rows=rows, num_sequences=len(lengths), pairs=pairs
-    )
+    return TrainGroup(prompt_index=index, prompt_ids=(1,) * prompt, rows=rows, num_sequences=len(lengths), pairs=pairs)
 
 
 def split(groups: list[TrainGroup], count: int = 1, budget: int = 10_000) -> list:

@@ -42,7 +42,10 @@ REFUSED: dict[str, tuple[list[str], list[str]]] = {
     "other conf": (["train", "--config-path", "x"], ["--config-dir"]),
     "interpolation": (["train", "name=${nope}"], ["`name`", "nope"]),
     "reward without a name": (["train", "reward=[nameless]"], ["`reward`: holds a class where names are expected"]),
-    "job of a sweep": (["train", "-m", "sampler.top_p=1,2"], ["2 is not ≤ 1", "job 1 of the sweep", "no job was started"]),
+    "job of a sweep": (
+        ["train", "-m", "sampler.top_p=1,2"],
+        ["2 is not ≤ 1", "job 1 of the sweep", "no job was started"],
+    ),
     "resume what": (["resume", "trainer.max_steps=3"], ["comes first"]),
 }
 
@@ -76,8 +79,18 @@ def test_a_refused_run_leaves_no_folder(refusals: tuple[dict[str, tuple[int, str
 
 def test_all_component_errors_at_once(tmp_path: Path) -> None:
     groups = make_groups(tmp_path / "groups")
-    line = ["train", "-cd", str(groups), "model=tiny", "model.family=lama", "sampler.top_p=2", "evaluation.num_prompts=0"]
-    ((code, _, err, _),) = run_all([[*line, "reward=mine", "reward.mine.weight=x", "optimizer._target_=tourch.X"]], tmp_path)
+    line = [
+        "train",
+        "-cd",
+        str(groups),
+        "model=tiny",
+        "model.family=lama",
+        "sampler.top_p=2",
+        "evaluation.num_prompts=0",
+    ]
+    ((code, _, err, _),) = run_all(
+        [[*line, "reward=mine", "reward.mine.weight=x", "optimizer._target_=tourch.X"]], tmp_path
+    )
     assert code == 2
     keys = ("evaluation.num_prompts", "model.family", "sampler.top_p", "reward.mine.weight", "optimizer._target_")
     for key in keys:

@@ -59,5 +59,7 @@ def test_no_default_stands_in_a_component() -> None:
     for group in GROUPS:
         for source in sorted((ROOT / "pggrpo_cli" / group).glob("*.py")):
             for node in ast.parse(source.read_text()).body:
-                if isinstance(node, ast.ClassDef) and "kw_only=True" in ast.unparse(node.decorator_list[0] if node.decorator_list else ast.Constant(0)):
+                if isinstance(node, ast.ClassDef) and "kw_only=True" in ast.unparse(
+                    node.decorator_list[0] if node.decorator_list else ast.Constant(0)
+                ):
                     assert not [item for item in node.body if isinstance(item, ast.AnnAssign) and item.value], source

@@ -36,7 +36,11 @@ class ReasoningGym:
             near = difflib.get_close_matches(self.task, DATASETS, n=3)
             raise ConfigError(
                 f"`data.task`: reasoning-gym has no task {self.task!r}."
-                + (f" Did you mean {' or '.join(near)}?" if near else f" It has {len(DATASETS)}; see its documentation.")
+                + (
+                    f" Did you mean {' or '.join(near)}?"
+                    if near
+                    else f" It has {len(DATASETS)}; see its documentation."
+                )
             )
         try:
             entries = reasoning_gym.create_dataset(self.task, size=self.size, seed=self.data_seed, **self.params)

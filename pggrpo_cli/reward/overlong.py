@@ -27,6 +27,4 @@ class Overlong:
                 f"`reward.overlong.margin_tokens`: {self.margin_tokens} is more than max_tokens={self.max_tokens}."
             )
         free = self.max_tokens - self.margin_tokens
-        return [
-            -min(1.0, max(0.0, (len(sample.completion_ids) - free) / self.margin_tokens)) for sample in samples
-        ]
+        return [-min(1.0, max(0.0, (len(sample.completion_ids) - free) / self.margin_tokens)) for sample in samples]

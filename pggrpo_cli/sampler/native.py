@@ -58,6 +58,8 @@ class OpenNative:
         if policy.packable:
             return decode_groups(policy, prompts, config.group_size, selection, stop_rule, draws, config.max_rows)
         if not self._said:
-            print(f"sampler: native cannot run this model ({policy.packable_reason}); using generate()", file=sys.stderr)
+            print(
+                f"sampler: native cannot run this model ({policy.packable_reason}); using generate()", file=sys.stderr
+            )
             self._said = True
         return generate_groups(policy, prompts, config.group_size, selection, stop_rule, draws)

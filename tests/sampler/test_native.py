@@ -16,9 +16,7 @@ from pggrpo_cli.types import DrawKey, Prompt, RolloutGroup, RunContext
 from tests.conftest import random_prompts, tiny_policy
 
 DRAWS = DrawKey(seed=3, purpose="rollout", step=5)
-NATIVE = Native(
-    group_size=4, max_new_tokens=12, temperature=1.0, top_p=1.0, top_k=0, min_p=0.0, stop=[], max_rows=256
-)
+NATIVE = Native(group_size=4, max_new_tokens=12, temperature=1.0, top_p=1.0, top_k=0, min_p=0.0, stop=[], max_rows=256)
 
 
 def sample(

@@ -1,0 +1,74 @@
+"""loss=dapo: Decoupled clip and dynamic sampling policy optimization."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pggrpo_cli.objective import (
+    bounded_exp,
+    clipped_surrogate,
+    log_ratio,
+    ratio_metrics,
+    regularisers,
+    weighted,
+)
+from pggrpo_cli.ranges import Range
+from pggrpo_cli.types import LossOutput, TokenScores, TrainBatch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dapo:
+    """Yu et al. 2025 (arXiv 2503.14476), equation 8, minimised: the mean over all tokens of the step of
+
+        −min( r_it A_i , clip(r_it, 1 − clip_low, 1 + clip_high) A_i ),    + kl_coef · KL(π_θ‖π_orig).
+
+    The paper clips higher above (0.28) than below (0.2), uses no KL, advantage=group_normalized, leaves out groups
+    without signal (trainer.filter_constant_groups) and punishes overlong completions (reward=overlong).
+    """
+
+    clip_low: Annotated[float, Range(gt=0, lt=1)]
+    clip_high: Annotated[float, Range(gt=0)]
+    ratio_max: Annotated[float | None, Range(gt=1)]
+    kl_coef: Annotated[float, Range(ge=0)]
+    kl_estimator: Literal["k1", "k2", "k3"]
+    kl_reduction: Literal["token_mean", "sequence_sum"]
+    entropy_coef: Annotated[float, Range(ge=0)]
+
+    @property
+    def needs_reference(self) -> bool:
+        return self.kl_coef > 0
+
+    @property
+    def needs_old_logprobs(self) -> bool:
+        return True
+
+    @property
+    def needs_pairs(self) -> bool:
+        return False
+
+    @property
+    def needs_entropy(self) -> bool:
+        return self.entropy_coef > 0
+
+    @property
+    def needs_advantages(self) -> bool:
+        return True
+
+    def __call__(self, policy: TokenScores, batch: TrainBatch) -> LossOutput:
+        ratio, clamped = bounded_exp(log_ratio(policy, batch))
+        advantages = batch.advantages[batch.sequence_index]
+        terms = clipped_surrogate(ratio, advantages, self.clip_low, self.clip_high, self.ratio_max)
+        if batch.importance_weight is not None:
+            terms = batch.importance_weight * terms
+        surrogate = weighted(terms, batch).sum() / max(batch.num_tokens, 1)
+        penalty, more = regularisers(
+            policy,
+            batch,
+            kl_coef=self.kl_coef,
+            kl_estimator=self.kl_estimator,
+            kl_reduction=self.kl_reduction,
+            entropy_coef=self.entropy_coef,
+        )
+        metrics = ratio_metrics(ratio, advantages, clamped, self.clip_low, self.clip_high, batch.token_weight)
+        return LossOutput(loss=-surrogate + penalty, metrics=metrics | more)

@@ -1,0 +1,74 @@
+"""loss=dr_grpo: GRPO done right, without the length and difficulty biases."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pggrpo_cli.objective import (
+    bounded_exp,
+    clipped_surrogate,
+    log_ratio,
+    ratio_metrics,
+    regularisers,
+    weighted,
+)
+from pggrpo_cli.ranges import Range
+from pggrpo_cli.types import LossOutput, TokenScores, TrainBatch
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrGrpo:
+    """Liu et al. 2025 (arXiv 2503.20783): the token-level clipped objective, summed and divided by a constant instead of
+    each completion's own length, minimised:
+
+        −1/(N · L) Σ_i Σ_t min( r_it A_i , clip(r_it, 1 − clip_low, 1 + clip_high) A_i ) + kl_coef · KL(π_θ‖π_orig),
+
+    L the sampler's max_new_tokens. The paper pairs it with advantage=group_mean and no KL.
+    """
+
+    clip_low: Annotated[float, Range(gt=0, lt=1)]
+    clip_high: Annotated[float, Range(gt=0)]
+    ratio_max: Annotated[float | None, Range(gt=1)]
+    kl_coef: Annotated[float, Range(ge=0)]
+    kl_estimator: Literal["k1", "k2", "k3"]
+    kl_reduction: Literal["token_mean", "sequence_sum"]
+    entropy_coef: Annotated[float, Range(ge=0)]
+
+    @property
+    def needs_reference(self) -> bool:
+        return self.kl_coef > 0
+
+    @property
+    def needs_old_logprobs(self) -> bool:
+        return True
+
+    @property
+    def needs_pairs(self) -> bool:
+        return False
+
+    @property
+    def needs_entropy(self) -> bool:
+        return self.entropy_coef > 0
+
+    @property
+    def needs_advantages(self) -> bool:
+        return True
+
+    def __call__(self, policy: TokenScores, batch: TrainBatch) -> LossOutput:
+        ratio, clamped = bounded_exp(log_ratio(policy, batch))
+        advantages = batch.advantages[batch.sequence_index]
+        terms = clipped_surrogate(ratio, advantages, self.clip_low, self.clip_high, self.ratio_max)
+        if batch.importance_weight is not None:
+            terms = batch.importance_weight * terms
+        surrogate = weighted(terms, batch).sum() / (batch.num_sequences * batch.max_new_tokens)
+        penalty, more = regularisers(
+            policy,
+            batch,
+            kl_coef=self.kl_coef,
+            kl_estimator=self.kl_estimator,
+            kl_reduction=self.kl_reduction,
+            entropy_coef=self.entropy_coef,
+        )
+        metrics = ratio_metrics(ratio, advantages, clamped, self.clip_low, self.clip_high, batch.token_weight)
+        return LossOutput(loss=-surrogate + penalty, metrics=metrics | more)

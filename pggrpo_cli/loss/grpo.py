@@ -1,0 +1,76 @@
+"""loss=grpo: GRPO with the ratio of the whole completion."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pggrpo_cli.objective import (
+    bounded_exp,
+    clipped_surrogate,
+    log_ratio,
+    ratio_metrics,
+    regularisers,
+    sequence_importance,
+    sum_by_sequence,
+)
+from pggrpo_cli.ranges import Range
+from pggrpo_cli.types import LossOutput, TokenScores, TrainBatch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grpo:
+    """Minimises −(1/N) Σ_i min( r_i A_i , clip(r_i, 1 − clip_low, 1 + clip_high) A_i ) + kl_coef · KL(π_θ‖π_orig),
+
+        r_i = π_θ(y_i|x) / π_old(y_i|x),
+
+    N the completions of the optimizer step. The paper (Shao et al. 2024, DeepSeekMath) takes a ratio for each token:
+    that is loss=grpo_token. log r_i is clamped to ±20 before exp; beyond it the gradient is zero. ratio_max: the dual
+    clip for A < 0, null is off.
+    """
+
+    clip_low: Annotated[float, Range(gt=0, lt=1)]
+    clip_high: Annotated[float, Range(gt=0)]
+    ratio_max: Annotated[float | None, Range(gt=1)]
+    kl_coef: Annotated[float, Range(ge=0)]
+    kl_estimator: Literal["k1", "k2", "k3"]
+    kl_reduction: Literal["token_mean", "sequence_sum"]
+    entropy_coef: Annotated[float, Range(ge=0)]
+
+    @property
+    def needs_reference(self) -> bool:
+        return self.kl_coef > 0
+
+    @property
+    def needs_old_logprobs(self) -> bool:
+        return True
+
+    @property
+    def needs_pairs(self) -> bool:
+        return False
+
+    @property
+    def needs_entropy(self) -> bool:
+        return self.entropy_coef > 0
+
+    @property
+    def needs_advantages(self) -> bool:
+        return True
+
+    def __call__(self, policy: TokenScores, batch: TrainBatch) -> LossOutput:
+        delta = sum_by_sequence(log_ratio(policy, batch), batch)
+        ratio, clamped = bounded_exp(delta)
+        surrogate = clipped_surrogate(ratio, batch.advantages, self.clip_low, self.clip_high, self.ratio_max)
+        importance = sequence_importance(batch)
+        if importance is not None:
+            surrogate = importance * surrogate
+        penalty, more = regularisers(
+            policy,
+            batch,
+            kl_coef=self.kl_coef,
+            kl_estimator=self.kl_estimator,
+            kl_reduction=self.kl_reduction,
+            entropy_coef=self.entropy_coef,
+        )
+        metrics = ratio_metrics(ratio, batch.advantages, clamped, self.clip_low, self.clip_high)
+        return LossOutput(loss=-surrogate.sum() / batch.num_sequences + penalty, metrics=metrics | more)
