@@ -19,6 +19,7 @@ from pggrpo_cli.errors import CheckpointError, ConfigError, StoppedEarly
 from pggrpo_cli.evaluation import Evaluation
 from pggrpo_cli.interruption import interruptible
 from pggrpo_cli.loggers import Loggers, open_loggers
+from pggrpo_cli.memory import keep_freed_memory
 from pggrpo_cli.plan import describe
 from pggrpo_cli.policy import LoadedModel, ModelSettings, Policy, resolve_compute_dtype
 from pggrpo_cli.prompts import PromptFormat, RenderedPrompts, render_rows
@@ -38,6 +39,8 @@ from pggrpo_cli.weights import load_folder, load_hub
 def run_training(config: TrainConfig, run_dir: Path, resume_from: Path | None) -> dict[str, float]:
     """One run from its checked configuration to its last metrics. `resume_from` is a checkpoint's folder or a run's."""
     device = resolve_device(config.device)
+    if device.type == "cpu":
+        keep_freed_memory()
     check_foreign_targets(config)
     loss, sampler = component(config.loss, "loss"), component(config.sampler, "sampler")
     _check_together(config, loss, sampler)

@@ -146,14 +146,15 @@ def clean_leftovers(checkpoints_dir: Path, warn: Callable[[str], None] = warn_on
     replacement never came."""
     for path in sorted(checkpoints_dir.glob(".replaced-step-*")):
         final = path.with_name(f"step-{_step_of(path):06d}")
-        if not final.exists():
-            try:
-                os.rename(path, final)
-            except OSError as error:
-                warn(f"{path} could not be renamed back to {final.name}: {error}")
-    leftovers = [".tmp-step-*", ".trash-step-*"] + [".replaced-step-*"]
-    for path in [path for pattern in leftovers for path in sorted(checkpoints_dir.glob(pattern))]:
-        if not path.name.startswith(".replaced") or path.with_name(f"step-{_step_of(path):06d}").exists():
+        if final.exists():
+            _remove(path, warn)
+            continue
+        try:
+            os.rename(path, final)
+        except OSError as error:
+            warn(f"{path} could not be renamed back to {final.name}: {error}")
+    for pattern in (".tmp-step-*", ".trash-step-*"):
+        for path in sorted(checkpoints_dir.glob(pattern)):
             _remove(path, warn)
 
 

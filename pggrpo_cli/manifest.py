@@ -31,7 +31,7 @@ def write_manifest(folder: Path, step: int) -> Path:
     files = {
         file.relative_to(folder).as_posix(): {"size": file.stat().st_size, "sha256": sha256(file)}
         for file in sorted(folder.rglob("*"))
-        if file.is_file() and file.name != MANIFEST
+        if file.is_file() and file != folder / MANIFEST
     }
     body = {"format_version": FORMAT_VERSION, "pggrpo_version": __version__, "step": step, "files": files}
     path = folder / MANIFEST

@@ -15,3 +15,19 @@ def peak_memory_gb(device: torch.device) -> float:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e9 if sys.platform == "darwin" else peak * 1024 / 1e9
+
+
+def keep_freed_memory() -> bool:
+    """Lets the C library keep freed memory instead of giving it back to the kernel; whether it could (glibc only).
+
+    A training step frees and takes the same large blocks again and again; each time the kernel would map and clear them
+    page by page, which cost a third of the update's time where it was measured (docs/speed.md).
+    """
+    import ctypes
+
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return False
+    trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD, M_MMAP_MAX of malloc.h
+    return bool(mallopt(mmap_max, 0)) and bool(mallopt(trim_threshold, 2**31 - 1))

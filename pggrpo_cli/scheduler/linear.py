@@ -1,0 +1,33 @@
+"""The learning rate falls on a straight line, after a warm-up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+
+from pggrpo_cli.learning_rate import LearningRate, check_warmup, progress, warmup
+from pggrpo_cli.ranges import Range
+
+
+@dataclass(frozen=True, kw_only=True)
+class Linear:
+    """With u = 0, 1, … the update, N all of them, w warmup_updates, f final_fraction:
+
+        lr(u) = lr · min(1, (u+1)/(w+1)) · (1 − (1−f) p),    p = max(0, u−w) / (N−w), at most 1
+
+    f is reached after the last update, so with f = 0 none is spent on a learning rate of 0.
+    """
+
+    warmup_updates: Annotated[int, Range(ge=0)]
+    final_fraction: Annotated[float, Range(ge=0, le=1)]
+
+    def __call__(self, optimizer: torch.optim.Optimizer, total_updates: int) -> LearningRate:
+        """Raises ConfigError if the warm-up is as long as the run."""
+        check_warmup(self.warmup_updates, total_updates)
+        return LearningRate(optimizer, lambda update: self.factor(update, total_updates))
+
+    def factor(self, update: int, total_updates: int) -> float:
+        done = progress(update, self.warmup_updates, total_updates)
+        return warmup(update, self.warmup_updates) * (1 - (1 - self.final_fraction) * done)

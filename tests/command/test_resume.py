@@ -1,0 +1,117 @@
+"""`pggrpo resume`: the same directory, few changes, and no class that a stranger's run names."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pggrpo_cli.cli import main
+from pggrpo_cli.run_directory import changed_keys, may_change
+from tests.command_line import PretendedTraining
+
+pytest_plugins = ["tests.command_line"]
+
+ALLOW = "security.allow_targets=[parts]"
+
+
+@pytest.fixture
+def run(groups: Path, training: PretendedTraining) -> Path:
+    """A run that stopped; its loss is a class of the user's own, parts.Part."""
+    training.finishes = False
+    assert main(["train", "-cd", str(groups), "model=tiny", "hydra.run.dir=run"]) == 0
+    training.calls.clear()
+    return Path("run")
+
+
+def test_goes_on_in_place(run: Path, training: PretendedTraining) -> None:
+    assert main(["resume", "run", ALLOW, "trainer.max_steps=99", "checkpoint.keep_last=5", "trainer.max_minutes=3"]) == 0
+    ((config, run_dir, resume_from),) = training.calls
+    assert (run_dir, resume_from) == (run, run)
+    assert (config.trainer.max_steps, config.checkpoint.keep_last, config.trainer.max_minutes) == (99, 5, 3.0)
+    assert yaml.safe_load((run / "config.yaml").read_text())["trainer"]["max_steps"] == 99
+    assert yaml.safe_load((run / "overrides.yaml").read_text()) == ["model=tiny"]
+
+
+@pytest.mark.parametrize(("words", "code", "said"), [
+    (["sampler.top_k=3"], 2, "`sampler.top_k`: differs"),
+    (["sampler.top_k=3", "resume.allow_changed=[sampler.top_k]"], 0, ""),
+    (["sampler.top_k=3", "resume.allow_changed=[sampler]"], 0, ""),
+    (["resume.allow_changed=sampler"], 2, "not a list"),
+    (["trainer.max_steps=0"], 2, "0 is not ≥ 1"),
+    (["trainer.max_step=3"], 2, "Did you mean trainer.max_steps?"),
+    (["trainer=3"], 2, "holds keys of its own"),
+    (["trainer.max_steps=1,2"], 2, "one value"),
+    (["~trainer.max_steps"], 2, "one value"),
+    (["trainer.max_steps"], 2, "cannot be read"),
+    (["logger=nope"], 2, "no logger=nope"),
+])  # fmt: skip
+def test_changes(run: Path, words: list[str], code: int, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["resume", str(run), ALLOW, *words]) == code
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("run_itself_allows", [False, True])
+def test_targets_read_back(
+    run: Path, run_itself_allows: bool, training: PretendedTraining, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if run_itself_allows:
+        values = yaml.safe_load((run / "config.yaml").read_text())
+        values["security"]["allow_targets"] = ["parts"]
+        (run / "config.yaml").write_text(yaml.safe_dump(values))
+    assert main(["resume", "run", "trainer.max_steps=99"]) == 2
+    assert "security.allow_targets=[parts." in capsys.readouterr().err
+    assert training.calls == []
+
+
+def test_a_target_below_ours_that_is_no_component(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    values = yaml.safe_load((run / "config.yaml").read_text())
+    values["loss"] = {"_target_": "pggrpo_cli.environment.save_environment", "file": "x"}
+    (run / "config.yaml").write_text(yaml.safe_dump(values))
+    assert main(["resume", "run", ALLOW]) == 2
+    assert "loss._target_" in capsys.readouterr().err
+
+
+def test_text_that_looks_like_an_interpolation_is_text(run: Path, training: PretendedTraining) -> None:
+    values = yaml.safe_load((run / "config.yaml").read_text())
+    values["data"]["prompt_suffix"] = "${oc.env:HOME}"
+    (run / "config.yaml").write_text(yaml.safe_dump(values))
+    assert main(["resume", "run", ALLOW]) == 0
+    assert training.calls[0][0].data["prompt_suffix"] == "${oc.env:HOME}"
+
+
+def test_a_finished_run(run: Path, training: PretendedTraining, capsys: pytest.CaptureFixture[str]) -> None:
+    (run / "finished.json").write_text('{"step": 24}')
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["security"]["allow_targets"] = ["parts"]
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    assert main(["resume", "run", ALLOW]) == 0
+    assert "finished, after step 24" in capsys.readouterr().out and training.calls == []
+    assert main(["resume", "run", ALLOW, "trainer.max_steps=30"]) == 0
+    assert len(training.calls) == 1 and not (run / "finished.json").exists()
+
+
+def test_nothing_to_go_on_from(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(run, "outputs/2026-11-23/12-00-00-train-abcdef")
+    assert main(["resume", "outputs/2026-11-23/12-00-00-train-abcdee"]) == 4
+    assert "Did you mean outputs/2026-11-23/12-00-00-train-abcdef?" in capsys.readouterr().err
+    Path("empty").mkdir()
+    assert main(["resume", "empty"]) == 4
+    assert "not the directory of a run" in capsys.readouterr().err
+    assert main(["resume", "run/checkpoints/step-000001"]) == 2
+    assert "resume takes the run: pggrpo resume run." in capsys.readouterr().err
+    shutil.rmtree(run / "checkpoints")
+    assert main(["resume", "run"]) == 4
+    (run / "config.yaml").write_text("a: [")
+    assert main(["resume", "run"]) == 4
+    assert main(["resume"]) == 2
+    assert main(["resume", "--help"]) == 0
+
+
+def test_changed_keys() -> None:
+    old = {"a": 1, "b": {"c": 1, "d": [1]}, "e": {"f": 1}}
+    new = {"a": 1, "b": {"c": 2, "d": [1]}, "e": None, "g": 3}
+    assert changed_keys(old, new) == ["b.c", "e", "g"]
+    assert may_change("logger.console.width", ("logger",)) and not may_change("loggers", ("logger",))

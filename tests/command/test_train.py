@@ -1,0 +1,198 @@
+"""`pggrpo train` around the training itself: run directories, sweeps, resume.from, what is saved, exit codes."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import yaml
+
+import pggrpo_cli
+from pggrpo_cli import run_directory as runs
+from pggrpo_cli.cli import main
+from pggrpo_cli.command import train as command
+from pggrpo_cli.errors import CheckpointError, ConfigError, DivergedError, RunLockedError, StoppedEarly
+from pggrpo_cli.hydra_start import compose
+from tests.command_line import PretendedTraining, make_checkpoint
+
+pytest_plugins = ["tests.command_line"]
+
+
+@pytest.fixture
+def train(groups: Path, training: PretendedTraining) -> object:
+    def run(*words: str) -> int:
+        return main(["train", "-cd", str(groups), "model=tiny", *words])
+
+    return run
+
+
+def run_dirs() -> list[Path]:
+    return sorted(file.parent for file in Path().glob("outputs/**/config.yaml"))
+
+
+def test_a_run(train, training: PretendedTraining) -> None:
+    assert train("trainer.max_steps=3", "seed=5") == 0
+    ((config, run_dir, resume_from),) = training.calls
+    assert config.trainer.max_steps == 3 and resume_from is None
+    assert run_dir.parent.parent == Path.cwd() / "outputs"
+    assert "-train-" in run_dir.name
+    saved = yaml.safe_load((run_dir / "config.yaml").read_text())
+    assert saved["seed"] == 5 and saved["resume"] == {"from": None, "allow_changed": []} and "hydra" not in saved
+    assert yaml.safe_load((run_dir / "overrides.yaml").read_text()) == ["model=tiny", "trainer.max_steps=3", "seed=5"]
+    assert json.loads((run_dir / "environment.json").read_text()) == {"argv": ["pggrpo"]}
+    names = {path.name for path in run_dir.iterdir()} - {".lock"}
+    assert names == {"config.yaml", "overrides.yaml", "environment.json", "metrics.jsonl", "finished.json", "checkpoints"}
+
+
+def test_two_runs_in_one_second(train) -> None:
+    for _ in range(3):
+        assert train() == 0
+    assert len(run_dirs()) == 3
+
+
+def test_a_users_reward_from_an_empty_folder(train, training: PretendedTraining) -> None:
+    assert train("reward=mine", "reward.mine.weight=3") == 0
+    assert training.calls[0][0].reward == {"mine": {"_target_": "parts.Part", "weight": 3}}
+
+
+def test_from_python(groups: Path, training: PretendedTraining) -> None:
+    cfg = compose("train", ["model=tiny"], str(groups))
+    assert pggrpo_cli.train(cfg) == 0.5
+    assert pggrpo_cli.train(cfg, run_dir="here") == 0.5
+    assert [call[1].parts[0] for call in training.calls] == ["outputs", "here"]
+    training.reward = math.nan
+    assert pggrpo_cli.train(cfg) is None
+    cfg.sampler.top_p = 2
+    with pytest.raises(ConfigError, match="sampler.top_p"):
+        pggrpo_cli.train(cfg)
+    assert command.objective({"reward": 0.25}) == 0.25
+
+
+def test_a_run_refused_late_leaves_no_folder(train, training: PretendedTraining) -> None:
+    training.error = ConfigError("`data.path`: is missing")
+    assert train() == 2
+    assert not Path("outputs").exists()
+    training.error = DivergedError("NaN")
+    Path("kept").mkdir()
+    Path("kept/metrics.jsonl").write_text("")
+    assert train("hydra.run.dir=other") == 3
+
+
+def test_a_bug_keeps_its_traceback_and_its_folder(train, training: PretendedTraining) -> None:
+    training.error = RuntimeError("a bug")
+    with pytest.raises(RuntimeError, match="a bug"):
+        train()
+    assert len(run_dirs()) == 1
+
+
+def test_a_directory_that_holds_a_run(train) -> None:
+    assert train("hydra.run.dir=run") == 0
+    assert train("hydra.run.dir=run") == 2
+    assert Path("run/finished.json").exists()
+
+
+def test_a_locked_directory(train, capsys: pytest.CaptureFixture[str]) -> None:
+    with runs.locked(Path("run")):
+        assert train("hydra.run.dir=run") == 5
+        with pytest.raises(RunLockedError), runs.locked(Path("run")):
+            pass
+    assert "process" in capsys.readouterr().err
+    assert train("hydra.run.dir=run") == 0
+
+
+def test_sweep(train, training: PretendedTraining, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train("-m", "seed=1,2", "loss=pg_grpo,other") == 0
+    assert [(call[0].seed, call[0].loss["beta"]) for call in training.calls] == [(1, 0.1), (1, 0.2), (2, 0.1), (2, 0.2)]
+    folders = [call[1] for call in training.calls]
+    assert [folder.name for folder in folders] == ["0", "1", "2", "3"]
+    assert len({folder.parent for folder in folders}) == 1 and folders[0].parents[2] == Path.cwd() / "outputs" / "sweeps"
+    assert "job 3: model=tiny seed=2 loss=other" in capsys.readouterr().err
+
+
+def test_sweep_goes_on_after_a_failure(
+    train, training: PretendedTraining, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    errors = {2: DivergedError("NaN in seed 2"), 3: RuntimeError("bug in seed 3")}
+    whole = training.run_training
+
+    def fail(config, run_dir: Path, resume_from: Path | None) -> dict[str, float]:
+        training.error = errors.get(config.seed)
+        return whole(config, run_dir, resume_from)
+
+    monkeypatch.setattr("pggrpo_cli.assemble.run_training", fail)
+    assert train("-m", "seed=1,2,3,4") == 3
+    assert [call[0].seed for call in training.calls] == [1, 2, 3, 4]
+    err = capsys.readouterr().err
+    assert "error: NaN in seed 2" in err and "RuntimeError: bug in seed 3" in err and "2 of the jobs" in err
+
+
+def test_a_signal_ends_a_sweep(train, training: PretendedTraining) -> None:
+    training.error = StoppedEarly("stopped after step 1.")
+    assert train("-m", "seed=1,2,3") == 75
+    assert len(training.calls) == 1
+
+
+def test_sweep_is_checked_before_its_first_job(train, training: PretendedTraining) -> None:
+    assert train("-m", "sampler.top_p=0.5,2") == 2
+    assert training.calls == [] and not Path("outputs").exists()
+
+
+def resume_calls(training: PretendedTraining) -> Sequence[tuple[str, str | None]]:
+    return [(call[1].name, None if call[2] is None else call[2].name) for call in training.calls]
+
+
+def test_resume_auto_in_its_own_directory(train, training: PretendedTraining) -> None:
+    training.finishes = False
+    words = ("hydra.run.dir=run", "resume.from=auto")
+    assert train(*words) == 0
+    assert train(*words) == 0
+    assert train(*words, "sampler.top_k=3") == 2
+    training.finishes = True
+    assert train(*words, "trainer.max_steps=99") == 0
+    assert train(*words, "trainer.max_steps=99") == 0  # finished: nothing is left to do
+    assert train(*words, "trainer.max_steps=100") == 0
+    assert train(*words, "trainer.max_steps=100", "sampler.top_k=3", "resume.allow_changed=[sampler.top_k]") == 0
+    assert resume_calls(training) == [("run", None)] + [("run", "run")] * 4
+
+
+def test_resume_auto_finds_the_newest_unfinished(train, training: PretendedTraining) -> None:
+    training.finishes = False
+    assert train() == train("seed=2") == 0
+    first = training.calls[0][1]
+    assert train("resume.from=auto") == 0
+    assert training.calls[2][1:] == (first, first)
+    assert len(run_dirs()) == 2 and len(list(Path("outputs").glob("*/*"))) == 2
+    assert train("resume.from=auto", "seed=3") == 0
+    assert training.calls[3][2] is None
+    with runs.locked(first):
+        assert train("resume.from=auto") == 0
+    assert training.calls[4][2] is None
+    (training.calls[4][1] / "finished.json").write_text("{}")
+    (first / "finished.json").write_text("{}")
+    assert train("resume.from=auto") == 0
+    assert training.calls[5][2] is None
+
+
+def test_resume_from_a_run_or_checkpoint(train, training: PretendedTraining) -> None:
+    assert train("hydra.run.dir=run") == 0
+    checkpoint = make_checkpoint(Path("run"), 7)
+    assert train("resume.from=run", "name=second", "trainer.max_steps=50") == 0
+    assert train(f"resume.from={checkpoint}") == 0
+    assert [call[2] for call in training.calls] == [None, Path("run"), checkpoint]
+    assert training.calls[1][1].name.startswith(training.calls[1][1].name[:8] + "-second-")
+    assert train("resume.from=run", "seed=9") == 2
+    assert train("resume.from=nowhere") == 4
+    assert len(run_dirs()) == 2
+    with pytest.raises(CheckpointError, match="no config.yaml"):
+        runs.read_config(Path("nowhere"))
+
+
+def test_earlier_environments_are_kept(train, training: PretendedTraining) -> None:
+    training.finishes = False
+    for _ in range(3):
+        assert train("hydra.run.dir=run", "resume.from=auto") == 0
+    found = json.loads(Path("run/environment.json").read_text())
+    assert found == {"argv": ["pggrpo"], "earlier": [{"argv": ["pggrpo"]}] * 2}

@@ -1,0 +1,188 @@
+"""One optimizer step is one optimizer step: whatever the micro-batches, the gradient is that of the full batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from pggrpo_cli.batching import Minibatch, TrainGroup, TrainRow, split_into_minibatches
+from pggrpo_cli.errors import DivergedError
+from pggrpo_cli.loss.dapo import Dapo
+from pggrpo_cli.loss.dpo import Dpo
+from pggrpo_cli.loss.pg_grpo import PgGrpo
+from pggrpo_cli.metrics import values
+from pggrpo_cli.policy import Policy
+from pggrpo_cli.reference import Reference, frozen_copy
+from pggrpo_cli.types import Rollout
+from pggrpo_cli.update import Updater, UpdateSettings
+from tests.conftest import tiny_policy
+
+SHARED: dict[str, Any] = {"kl_estimator": "k3", "kl_reduction": "token_mean"}
+LOSSES: dict[str, Callable[[], Any]] = {
+    "pg_grpo": lambda: PgGrpo(
+        beta=0.5,
+        length_normalized=False,
+        clip_low=0.2,
+        clip_high=0.2,
+        ratio_max=None,
+        gradient_scale="faithful",
+        kl_coef=0.1,
+        entropy_coef=0.01,
+        **SHARED,
+    ),
+    "dapo": lambda: Dapo(clip_low=0.2, clip_high=0.28, ratio_max=None, kl_coef=0.0, entropy_coef=0.0, **SHARED),
+    "dpo": lambda: Dpo(beta=0.1, label_smoothing=0.1, length_normalized=False, reference_free=False, nll_coef=0.2),
+}
+
+
+def groups(seed: int = 0, pairs: bool = False) -> list[TrainGroup]:
+    generator = torch.Generator().manual_seed(seed)
+    made = []
+    for index in range(4):
+        prompt = torch.randint(0, 256, (3 + index,), generator=generator).tolist()
+        rows = tuple(
+            TrainRow(
+                rollout=Rollout(
+                    completion_ids=torch.randint(0, 256, (2 + 3 * sample + index,), generator=generator),
+                    logprobs=None,
+                    text="",
+                    finish_reason="stop",
+                ),
+                advantage=float(torch.randn((), generator=generator)),
+                sample=sample,
+            )
+            for sample in range(4)
+        )
+        links = ((0, 1), (2, 3)) if pairs else ()
+        made.append(
+            TrainGroup(prompt_index=index, prompt_ids=tuple(prompt), rows=rows, num_sequences=4, pairs=links)
+        )
+    return made
+
+
+def minibatches(loss: Any, budget: int, count: int = 1) -> list[Minibatch]:
+    generator = torch.Generator().manual_seed(0)
+    return split_into_minibatches(groups(pairs=loss.needs_pairs), count, budget, generator)
+
+
+def updater(
+    policy: Policy, loss: Any, *, passes: int = 1, lr: float = 0.0, reference: bool = True, bad: int = 3
+) -> Updater:
+    optimizer = torch.optim.SGD(policy.module.parameters(), lr=lr)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)
+    settings = UpdateSettings(
+        temperature=0.8,
+        passes_per_rollout=passes,
+        max_grad_norm=None,
+        importance_cap=None,
+        max_bad_updates=bad,
+        max_new_tokens=20,
+        from_data_set=False,
+    )
+    other = Reference(frozen_copy(tiny_policy(init_seed=5), torch.float32, policy.device)) if reference else None
+    return Updater(policy, optimizer, schedule, loss, other if loss.needs_reference else None, settings)
+
+
+def gradient(loss: Any, budget: int) -> tuple[torch.Tensor, dict[str, float]]:
+    """The gradient of one step, caught before the optimizer takes it."""
+    policy = tiny_policy()
+    caught: list[torch.Tensor] = []
+    working = updater(policy, loss)
+    step = working.optimizer.step
+
+    def catch(*arguments: Any) -> Any:
+        caught.append(torch.cat([parameter.grad.flatten() for parameter in policy.module.parameters()]))
+        return step(*arguments)
+
+    working.optimizer.step = catch  # type: ignore[method-assign]
+    metrics = values(working.update(minibatches(loss, budget)))
+    return caught[0], metrics
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_gradients_and_metrics_of_micro_batches_add_up(name: str) -> None:
+    loss = LOSSES[name]()
+    whole, metrics = gradient(loss, 10_000)
+    assert whole.abs().max() > 1e-3
+    for budget in (60, 25, 1):
+        assert len(minibatches(loss, budget)[0].micro_batches) > 1
+        parts, part_metrics = gradient(loss, budget)
+        assert (parts - whole).abs().max() < 1e-5 * whole.abs().max()
+        assert part_metrics.keys() == metrics.keys()
+        for key, value in metrics.items():
+            assert math.isclose(part_metrics[key], value, rel_tol=1e-4, abs_tol=1e-6), key
+
+
+def test_the_first_ratio_is_one_and_later_passes_move_it() -> None:
+    loss = LOSSES["pg_grpo"]()
+    policy = tiny_policy()
+    first = values(updater(policy, loss, lr=0.5).update(minibatches(loss, 60)))
+    assert first["ratio/max"] == 1.0
+    later = values(updater(tiny_policy(), loss, lr=0.5, passes=3).update(minibatches(loss, 60)))
+    assert later["ratio/max"] > 1.0
+
+
+def test_old_logprobs_are_frozen_before_the_first_of_several_updates() -> None:
+    """Two minibatches: the second one's ratio is against the policy from before the first one's update."""
+    loss = LOSSES["pg_grpo"]()
+    moved = values(updater(tiny_policy(), loss, lr=0.5).update(minibatches(loss, 10_000, count=2)))
+    assert moved["ratio/max"] > 1.0
+    still = values(updater(tiny_policy(), loss, lr=0.0, passes=2).update(minibatches(loss, 10_000, count=2)))
+    assert still["ratio/max"] == 1.0
+
+
+def test_the_reference_is_bit_equal_to_the_policy_before_training() -> None:
+    loss = LOSSES["pg_grpo"]()
+    for dtype in (torch.float32, torch.bfloat16):
+        base = tiny_policy()
+        policy = Policy(base.module, base.tokenizer, dtype)
+        reference = Reference(frozen_copy(policy, dtype, policy.device))
+        working = updater(policy, loss)
+        working._reference = reference
+        assert values(working.update(minibatches(loss, 60)))["kl"] == 0.0
+
+
+def test_an_update_that_is_not_finite_is_never_applied() -> None:
+    loss = LOSSES["pg_grpo"]()
+    policy = tiny_policy()
+    working = updater(policy, loss, lr=0.1, bad=2)
+    before = [parameter.detach().clone() for parameter in policy.module.parameters()]
+    broken = minibatches(loss, 10_000)
+    broken[0].micro_batches[0].advantages[0] = float("nan")
+    metrics = values(working.update(broken))
+    assert metrics["updates/skipped"] == 1
+    for parameter, old in zip(policy.module.parameters(), before, strict=True):
+        assert torch.equal(parameter, old)
+        assert parameter.grad is None
+    with pytest.raises(DivergedError, match="2 updates in a row"):
+        working.update(broken)
+
+
+def test_a_good_update_ends_the_row_of_bad_ones() -> None:
+    loss = LOSSES["pg_grpo"]()
+    working = updater(tiny_policy(), loss, lr=0.01, bad=2)
+    for _ in range(3):
+        broken = minibatches(loss, 10_000)
+        broken[0].micro_batches[0].advantages[0] = float("inf")
+        working.update(broken)
+        assert values(working.update(minibatches(loss, 10_000)))["updates/skipped"] == 0
+
+
+def test_reference_logprobs_of_the_data_set_are_computed_once_and_saved() -> None:
+    policy = tiny_policy()
+    reference = Reference(policy)
+    (mini,) = minibatches(LOSSES["dpo"](), 10_000)
+    packed = mini.micro_batches[0].packed
+    keys = [(index, sample) for index in range(4) for sample in range(4)]
+    first = reference.logprobs(packed, 1.0, keys)
+    with torch.no_grad():
+        next(policy.module.parameters()).add_(1.0)
+    assert torch.equal(reference.logprobs(packed, 1.0, keys), first)
+    assert not torch.equal(reference.logprobs(packed, 1.0, None), first)
+    other = Reference(tiny_policy(init_seed=3))
+    other.load(reference.state())
+    assert torch.equal(other.logprobs(packed, 1.0, keys), first)
