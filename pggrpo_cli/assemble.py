@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 
 from pggrpo_cli.check import check_foreign_targets
 from pggrpo_cli.checkpoint import load_checkpoint, newest_checkpoint
@@ -41,6 +42,7 @@ def run_training(config: TrainConfig, run_dir: Path, resume_from: Path | None) -
     device = resolve_device(config.device)
     if device.type == "cpu":
         keep_freed_memory()
+    transformers.utils.logging.disable_progress_bar()  # it would tear the display
     check_foreign_targets(config)
     loss, sampler = component(config.loss, "loss"), component(config.sampler, "sampler")
     _check_together(config, loss, sampler)

@@ -100,9 +100,10 @@ def _nodes_within(path: str, value: Any, group: str) -> Iterator[Node]:
 
 def _section_problems(values: Mapping[str, Any]) -> Iterator[str]:
     """Our own sections: unknown, missing and wrong values, and the few rules that no type can say."""
-    top = {key: value for key, value in values.items() if key not in schema.SECTIONS}
+    elsewhere = frozenset((*schema.SECTIONS, *SINGLE_GROUPS, *NAMED_GROUPS))
+    top = {key: value for key, value in values.items() if key not in elsewhere}
     examples = _file_values("train")
-    yield from _key_problems("", top, _parameters_of_section(TrainConfig, without=frozenset(schema.SECTIONS)), examples)
+    yield from _key_problems("", top, _parameters_of_section(TrainConfig, without=elsewhere), examples)
     for name, cls in schema.SECTIONS.items():
         section = values.get(name)
         if not isinstance(section, Mapping):
@@ -132,6 +133,7 @@ def _group_problems(values: Mapping[str, Any]) -> Iterator[str]:
     for group in NAMED_GROUPS:
         named = values.get(group)
         if not isinstance(named, Mapping):
+            yield f"`{group}`: is no mapping from names to classes; choose with {group}=[NAME,…], or {group}=[] for none."
             continue
         if "_target_" in named:
             yield (

@@ -152,17 +152,17 @@ def _options(hydra: Hydra, group: str) -> list[str]:
 
 def _refuse_odd_words(command: str, overrides: list[str], hydra: Hydra) -> None:
     """`pggrpo train foo`, `loss=null`: Hydra would speak of a missing EQUAL, or of a NoneType."""
-    groups = _groups(hydra)
     for word in overrides:
         key, equals, value = word.partition("=")
-        is_name = not equals and not word.startswith("~")
-        no_option = key in groups and re.fullmatch(r"(?i)null|true|false|[-+]?[\d.]+", value)
-        if word in groups or no_option:
-            options = ", ".join(_options(hydra, key))
-            raise UsageError(f"`{word}`: {key} is a group; write {key}=NAME. There are: {options}.")
-        if is_name:
+        bare = not equals and not word.startswith("~")
+        if bare or re.fullmatch(r"(?i)null|true|false|[-+]?[\d.]+", value):
+            options = _options(hydra, key)  # none: it is no group
+            if options:
+                names = ", ".join(options)
+                raise UsageError(f"`{word}`: {key} is a group; write {key}=NAME. There are: {names}.")
+        if bare:
             raise UsageError(
-                f"`{word}`: is neither an option nor key=value.{did_you_mean(word, groups)} Write key=value or "
+                f"`{word}`: is neither an option nor key=value.{did_you_mean(word, _groups(hydra))} Write key=value or "
                 f"group=NAME; pggrpo {command} --help lists them."
             )
 
@@ -173,6 +173,7 @@ def _show(hydra: Hydra, name: str, options: argparse.Namespace) -> bool:
     if options.help:
         hydra.app_help(config_name=name, args_parser=parser, args=options)
     elif options.hydra_help:
+        options.overrides = [word for word in options.overrides if word.lstrip("+~").startswith("hydra")]
         hydra.hydra_help(config_name=name, args_parser=parser, args=options)
     elif options.cfg:
         shown: dict[str, Any] = {"cfg_type": options.cfg, "package": options.package, "resolve": options.resolve}

@@ -7,11 +7,8 @@ import json
 import os
 import subprocess
 import sys
-import types
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = """
@@ -20,13 +17,8 @@ class Part:
 def factory(parameters, lr): ...
 """
 GROUPS = {
-    "logger/console": "console: {_target_: parts.Part}",
-    "loss/pg_grpo": "{_target_: parts.Part, beta: 0.1}",
+    "logger/mine": "# @package logger\nmine: {_target_: parts.Part}",
     "loss/other": "{_target_: parts.Part, beta: 0.2}",
-    "advantage/group_mean": "_target_: parts.Part",
-    "pairing/best_worst": "_target_: parts.Part",
-    "scheduler/linear": "{_target_: parts.factory, _partial_: true}",
-    "optimizer/adamw": "{_target_: parts.factory, _partial_: true, lr: 1e-5}",
     "reward/mine": "# @package reward\nmine: {_target_: parts.Part, weight: 2}",
     "reward/nameless": "{_target_: parts.Part, weight: 2}",
 }
@@ -45,7 +37,7 @@ print(json.dumps(found))
 
 
 def make_groups(folder: Path) -> Path:
-    """A --config-dir that brings every group the defaults name, so that only the command line is under test."""
+    """A --config-dir with groups of a user's own and the Python file that their classes are in."""
     for name, text in GROUPS.items():
         file = folder / f"{name}.yaml"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -101,24 +93,3 @@ def make_checkpoint(run_dir: Path, step: int = 1) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "manifest.json").write_text("{}")
     return folder
-
-
-@pytest.fixture
-def training(monkeypatch: pytest.MonkeyPatch) -> PretendedTraining:
-    """Trains nothing; environment.json is described without asking git or torch."""
-    pretended = PretendedTraining()
-    module = types.ModuleType("pggrpo_cli.assemble")
-    module.run_training = pretended.run_training  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "pggrpo_cli.assemble", module)
-    monkeypatch.setattr("pggrpo_cli.environment.describe_environment", lambda: {"argv": ["pggrpo"]})
-    return pretended
-
-
-@pytest.fixture
-def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """make_groups beside an empty working folder, which the test starts in."""
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    monkeypatch.chdir(empty)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    return make_groups(tmp_path / "groups")

@@ -15,9 +15,9 @@ from pggrpo_cli.errors import ConfigError, UserCodeError
 from pggrpo_cli.field_types import parse_annotation
 from pggrpo_cli.hydra_start import compose
 
-pytest_plugins = ["tests.command_line"]
+pytest_plugins = ["tests.command_fixtures"]
 
-OURS = '''
+OURS = """
 from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal, Protocol
@@ -42,7 +42,7 @@ class Plain:
     def __init__(self, width: int, *, scale: float = 1.0, **more: Any) -> None: ...
 
 def factory(optimizer, *, total: int, warmup: Annotated[float, Range(ge=0, lt=1)]): ...
-'''
+"""
 
 
 @pytest.fixture
@@ -99,7 +99,8 @@ def test_classes_are_read_unimported() -> None:
     assert child["mode"].type.choices == ("a", "b")
     assert child["beta"].type.problem(2)
     plain = read_parameters("pggrpo_cli.loss.sample.Plain")
-    assert plain.open and list(plain.by_name) == ["width", "scale"]
+    assert plain.open
+    assert list(plain.by_name) == ["width", "scale"]
     factory = read_parameters("pggrpo_cli.loss.sample.factory").by_name
     assert [name for name, one in factory.items() if one.required] == ["optimizer", "total", "warmup"]
     assert list(read_parameters("pggrpo_cli.loss.sample.nearest").by_name) == ["word"]
@@ -127,7 +128,7 @@ def problems(values: dict[str, Any]) -> list[str]:
 
 @pytest.fixture
 def values(groups: Path) -> dict[str, Any]:
-    found = config.plain(compose("train", ["model=tiny"], str(groups)))
+    found = config.plain(compose("train", ["model=tiny", "logger=mine", "loss=other", "reward=mine"], str(groups)))
     check.check_values(found)
     return found
 
@@ -149,6 +150,7 @@ def values(groups: Path) -> dict[str, Any]:
     ("sampler.stop", "x", "not a list"),
     ("loss", {"beta": 1}, "names no class"),
     ("pairing", None, "names no class"),
+    ("reward", None, "is no mapping"),
     ("trainer", None, "is missing"),
     ("loss.inner", {"_target_": "pggrpo_cli.sampler.native.Nativ"}, "Did you mean Native?"),
 ])  # fmt: skip
@@ -159,12 +161,13 @@ def test_one_thing_wrong(values: dict[str, Any], key: str, value: Any, words: st
         node = node.setdefault(part, {"_target_": "parts.Part", "weight": 1.0})
     node[last] = value
     if key == "reward.mine.weigth":  # parts.Part is not ours: its keys are compared once it may be imported
-        with pytest.raises(ConfigError, match="parts.Part has no such key"):
+        with pytest.raises(ConfigError, match=r"parts\.Part has no such key"):
             check.check_foreign_targets(config.build(values))
         return
     found = problems(values)
     assert len(found) == 1
-    assert found[0].startswith(f"`{key}") and words in found[0]
+    assert found[0].startswith(f"`{key}")
+    assert words in found[0]
 
 
 def test_missing_keys(values: dict[str, Any]) -> None:
@@ -197,14 +200,15 @@ def test_our_own_classes_take_what_our_own_files_give() -> None:
 
 def test_foreign_targets(values: dict[str, Any], tmp_path: Path) -> None:
     values["loss"]["_target_"] = "parts.Prat"
-    values["optimizer"]["momentum"] = 0.9
+    values["optimizer"] = {"_target_": "parts.factory", "_partial_": True, "lr": 0.1, "momentum": 0.9}
     values["advantage"]["_target_"] = "parts.factory"
     with pytest.raises(ConfigError) as caught:
         check.check_foreign_targets(config.build(values))
     words = str(caught.value)
     assert "`optimizer.momentum`: parts.factory has no such key" in words
     assert "Did you mean Part?" in words
-    assert "`advantage.lr`: is missing" in words and "`optimizer.parameters`" not in words
+    assert "`advantage.lr`: is missing" in words
+    assert "`optimizer.parameters`" not in words
     broken = tmp_path / "broken_of_theirs.py"
     broken.write_text("1 / 0\n")
     sys.path.append(str(tmp_path))

@@ -14,17 +14,21 @@ from pggrpo_cli.errors import ConfigError
 from pggrpo_cli.hydra_start import compose
 from tests.command_line import ROOT
 
-pytest_plugins = ["tests.command_line"]
+pytest_plugins = ["tests.command_fixtures"]
 
 
 def test_typed(groups: Path) -> None:
-    cfg = compose("train", ["trainer.max_minutes=5", "evaluation.temperature=0", "name=run-${seed}"], str(groups))
+    cfg = compose(
+        "train", ["logger=mine", "trainer.max_minutes=5", "evaluation.temperature=0", "name=run-${seed}"], str(groups)
+    )
     typed = config.typed(cfg)
     assert typed.name == "run-1"
-    assert typed.trainer.max_minutes == 5.0 and isinstance(typed.trainer.max_minutes, float)
+    assert typed.trainer.max_minutes == 5.0
+    assert isinstance(typed.trainer.max_minutes, float)
     assert isinstance(typed.evaluation.temperature, float)
     assert typed.resume.from_ is None
-    assert typed.sampler["group_size"] == 8 and type(typed.sampler) is dict
+    assert typed.sampler["group_size"] == 8
+    assert type(typed.sampler) is dict
     assert config.typed(config.as_dict(typed)) == typed
 
 
@@ -43,12 +47,17 @@ def test_keys_of_nodes_are_described() -> None:
 
 def test_an_interpolated_environment_variable_gets_its_type(groups: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STEPS", "7")
-    assert config.typed(compose("train", ["trainer.max_steps=${oc.env:STEPS}"], str(groups))).trainer.max_steps == 7
+    assert (
+        config.typed(
+            compose("train", ["logger=mine", "trainer.max_steps=${oc.env:STEPS}"], str(groups))
+        ).trainer.max_steps
+        == 7
+    )
 
 
 def test_interpolation_that_fails(groups: Path) -> None:
     with pytest.raises(ConfigError, match=r"`sampler\.top_k`.*NOT_SET"):
-        config.plain(compose("train", ["sampler.top_k=${oc.env:NOT_SET}"], str(groups)))
+        config.plain(compose("train", ["logger=mine", "sampler.top_k=${oc.env:NOT_SET}"], str(groups)))
 
 
 def test_conf_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,5 +73,6 @@ def test_every_package_is_packaged() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     folders = [file.parent for file in (ROOT / "pggrpo_cli").rglob("__init__.py") if "conf" not in file.parts]
     packages = {".".join(folder.relative_to(ROOT).parts) for folder in folders}
-    assert set(settings["packages"]) == packages | {"pggrpo_cli.conf"}
+    groups = {f"pggrpo_cli.conf.{file.parent.name}" for file in (ROOT / "conf").glob("*/*.yaml")}
+    assert set(settings["packages"]) == packages | groups | {"pggrpo_cli.conf"}
     assert settings["package-dir"] == {"pggrpo_cli.conf": "conf"}

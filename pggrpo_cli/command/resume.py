@@ -90,13 +90,13 @@ def _parse(overrides: Sequence[str]) -> dict[str, Any]:
     """Hydra's grammar, of which key=value alone makes sense here."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.core.override_parser.types import ValueType
-    from hydra.errors import OverrideParseException
+    from hydra.errors import HydraException
 
     changes: dict[str, Any] = {}
     for word in overrides:
         try:
             parsed = OverridesParser.create().parse_override(word)
-        except OverrideParseException as error:
+        except HydraException as error:
             what = str(error).splitlines()[0]
             raise UsageError(
                 f"`{word}`: cannot be read as key=value: {what}. Write it like trainer.max_steps=100."

@@ -12,8 +12,9 @@ from pggrpo_cli.cli import main
 from pggrpo_cli.run_directory import changed_keys, may_change
 from tests.command_line import PretendedTraining
 
-pytest_plugins = ["tests.command_line"]
+pytest_plugins = ["tests.command_fixtures"]
 
+BASE = ["model=tiny", "logger=mine", "loss=other", "reward=mine"]
 ALLOW = "security.allow_targets=[parts]"
 
 
@@ -21,18 +22,20 @@ ALLOW = "security.allow_targets=[parts]"
 def run(groups: Path, training: PretendedTraining) -> Path:
     """A run that stopped; its loss is a class of the user's own, parts.Part."""
     training.finishes = False
-    assert main(["train", "-cd", str(groups), "model=tiny", "hydra.run.dir=run"]) == 0
+    assert main(["train", "-cd", str(groups), *BASE, "hydra.run.dir=run"]) == 0
     training.calls.clear()
     return Path("run")
 
 
 def test_goes_on_in_place(run: Path, training: PretendedTraining) -> None:
-    assert main(["resume", "run", ALLOW, "trainer.max_steps=99", "checkpoint.keep_last=5", "trainer.max_minutes=3"]) == 0
+    assert (
+        main(["resume", "run", ALLOW, "trainer.max_steps=99", "checkpoint.keep_last=5", "trainer.max_minutes=3"]) == 0
+    )
     ((config, run_dir, resume_from),) = training.calls
     assert (run_dir, resume_from) == (run, run)
     assert (config.trainer.max_steps, config.checkpoint.keep_last, config.trainer.max_minutes) == (99, 5, 3.0)
     assert yaml.safe_load((run / "config.yaml").read_text())["trainer"]["max_steps"] == 99
-    assert yaml.safe_load((run / "overrides.yaml").read_text()) == ["model=tiny"]
+    assert yaml.safe_load((run / "overrides.yaml").read_text()) == BASE
 
 
 @pytest.mark.parametrize(("words", "code", "said"), [
@@ -88,9 +91,11 @@ def test_a_finished_run(run: Path, training: PretendedTraining, capsys: pytest.C
     config["security"]["allow_targets"] = ["parts"]
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     assert main(["resume", "run", ALLOW]) == 0
-    assert "finished, after step 24" in capsys.readouterr().out and training.calls == []
+    assert "finished, after step 24" in capsys.readouterr().out
+    assert training.calls == []
     assert main(["resume", "run", ALLOW, "trainer.max_steps=30"]) == 0
-    assert len(training.calls) == 1 and not (run / "finished.json").exists()
+    assert len(training.calls) == 1
+    assert not (run / "finished.json").exists()
 
 
 def test_nothing_to_go_on_from(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -114,4 +119,5 @@ def test_changed_keys() -> None:
     old = {"a": 1, "b": {"c": 1, "d": [1]}, "e": {"f": 1}}
     new = {"a": 1, "b": {"c": 2, "d": [1]}, "e": None, "g": 3}
     assert changed_keys(old, new) == ["b.c", "e", "g"]
-    assert may_change("logger.console.width", ("logger",)) and not may_change("loggers", ("logger",))
+    assert may_change("logger.console.width", ("logger",))
+    assert not may_change("loggers", ("logger",))

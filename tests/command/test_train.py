@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,13 +19,14 @@ from pggrpo_cli.errors import CheckpointError, ConfigError, DivergedError, RunLo
 from pggrpo_cli.hydra_start import compose
 from tests.command_line import PretendedTraining, make_checkpoint
 
-pytest_plugins = ["tests.command_line"]
+BASE = ["model=tiny", "logger=mine"]
+pytest_plugins = ["tests.command_fixtures"]
 
 
 @pytest.fixture
 def train(groups: Path, training: PretendedTraining) -> object:
     def run(*words: str) -> int:
-        return main(["train", "-cd", str(groups), "model=tiny", *words])
+        return main(["train", "-cd", str(groups), *BASE, *words])
 
     return run
 
@@ -36,15 +38,25 @@ def run_dirs() -> list[Path]:
 def test_a_run(train, training: PretendedTraining) -> None:
     assert train("trainer.max_steps=3", "seed=5") == 0
     ((config, run_dir, resume_from),) = training.calls
-    assert config.trainer.max_steps == 3 and resume_from is None
+    assert config.trainer.max_steps == 3
+    assert resume_from is None
     assert run_dir.parent.parent == Path.cwd() / "outputs"
     assert "-train-" in run_dir.name
     saved = yaml.safe_load((run_dir / "config.yaml").read_text())
-    assert saved["seed"] == 5 and saved["resume"] == {"from": None, "allow_changed": []} and "hydra" not in saved
-    assert yaml.safe_load((run_dir / "overrides.yaml").read_text()) == ["model=tiny", "trainer.max_steps=3", "seed=5"]
+    assert saved["seed"] == 5
+    assert saved["resume"] == {"from": None, "allow_changed": []}
+    assert "hydra" not in saved
+    assert yaml.safe_load((run_dir / "overrides.yaml").read_text()) == [*BASE, "trainer.max_steps=3", "seed=5"]
     assert json.loads((run_dir / "environment.json").read_text()) == {"argv": ["pggrpo"]}
     names = {path.name for path in run_dir.iterdir()} - {".lock"}
-    assert names == {"config.yaml", "overrides.yaml", "environment.json", "metrics.jsonl", "finished.json", "checkpoints"}
+    assert names == {
+        "config.yaml",
+        "overrides.yaml",
+        "environment.json",
+        "metrics.jsonl",
+        "finished.json",
+        "checkpoints",
+    }
 
 
 def test_two_runs_in_one_second(train) -> None:
@@ -59,14 +71,14 @@ def test_a_users_reward_from_an_empty_folder(train, training: PretendedTraining)
 
 
 def test_from_python(groups: Path, training: PretendedTraining) -> None:
-    cfg = compose("train", ["model=tiny"], str(groups))
+    cfg = compose("train", BASE, str(groups))
     assert pggrpo_cli.train(cfg) == 0.5
     assert pggrpo_cli.train(cfg, run_dir="here") == 0.5
     assert [call[1].parts[0] for call in training.calls] == ["outputs", "here"]
     training.reward = math.nan
     assert pggrpo_cli.train(cfg) is None
     cfg.sampler.top_p = 2
-    with pytest.raises(ConfigError, match="sampler.top_p"):
+    with pytest.raises(ConfigError, match=r"sampler\.top_p"):
         pggrpo_cli.train(cfg)
     assert command.objective({"reward": 0.25}) == 0.25
 
@@ -108,8 +120,9 @@ def test_sweep(train, training: PretendedTraining, capsys: pytest.CaptureFixture
     assert [(call[0].seed, call[0].loss["beta"]) for call in training.calls] == [(1, 0.1), (1, 0.2), (2, 0.1), (2, 0.2)]
     folders = [call[1] for call in training.calls]
     assert [folder.name for folder in folders] == ["0", "1", "2", "3"]
-    assert len({folder.parent for folder in folders}) == 1 and folders[0].parents[2] == Path.cwd() / "outputs" / "sweeps"
-    assert "job 3: model=tiny seed=2 loss=other" in capsys.readouterr().err
+    assert len({folder.parent for folder in folders}) == 1
+    assert folders[0].parents[2] == Path.cwd() / "outputs" / "sweeps"
+    assert "job 3: model=tiny logger=mine seed=2 loss=other" in capsys.readouterr().err
 
 
 def test_sweep_goes_on_after_a_failure(
@@ -122,11 +135,13 @@ def test_sweep_goes_on_after_a_failure(
         training.error = errors.get(config.seed)
         return whole(config, run_dir, resume_from)
 
-    monkeypatch.setattr("pggrpo_cli.assemble.run_training", fail)
+    monkeypatch.setattr(sys.modules["pggrpo_cli.assemble"], "run_training", fail)
     assert train("-m", "seed=1,2,3,4") == 3
     assert [call[0].seed for call in training.calls] == [1, 2, 3, 4]
     err = capsys.readouterr().err
-    assert "error: NaN in seed 2" in err and "RuntimeError: bug in seed 3" in err and "2 of the jobs" in err
+    assert "error: NaN in seed 2" in err
+    assert "RuntimeError: bug in seed 3" in err
+    assert "2 of the jobs" in err
 
 
 def test_a_signal_ends_a_sweep(train, training: PretendedTraining) -> None:
@@ -137,7 +152,8 @@ def test_a_signal_ends_a_sweep(train, training: PretendedTraining) -> None:
 
 def test_sweep_is_checked_before_its_first_job(train, training: PretendedTraining) -> None:
     assert train("-m", "sampler.top_p=0.5,2") == 2
-    assert training.calls == [] and not Path("outputs").exists()
+    assert training.calls == []
+    assert not Path("outputs").exists()
 
 
 def resume_calls(training: PretendedTraining) -> Sequence[tuple[str, str | None]]:
@@ -164,7 +180,8 @@ def test_resume_auto_finds_the_newest_unfinished(train, training: PretendedTrain
     first = training.calls[0][1]
     assert train("resume.from=auto") == 0
     assert training.calls[2][1:] == (first, first)
-    assert len(run_dirs()) == 2 and len(list(Path("outputs").glob("*/*"))) == 2
+    assert len(run_dirs()) == 2
+    assert len(list(Path("outputs").glob("*/*"))) == 2
     assert train("resume.from=auto", "seed=3") == 0
     assert training.calls[3][2] is None
     with runs.locked(first):
@@ -186,7 +203,7 @@ def test_resume_from_a_run_or_checkpoint(train, training: PretendedTraining) -> 
     assert train("resume.from=run", "seed=9") == 2
     assert train("resume.from=nowhere") == 4
     assert len(run_dirs()) == 2
-    with pytest.raises(CheckpointError, match="no config.yaml"):
+    with pytest.raises(CheckpointError, match=r"no config\.yaml"):
         runs.read_config(Path("nowhere"))
 
 

@@ -1,0 +1,49 @@
+"""The datasets library: files, saved folders, and what is missing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import datasets
+import pytest
+
+from pggrpo_cli.data.hf import Hf
+from pggrpo_cli.errors import ConfigError
+
+ROWS = [{"question": f"q{index}", "answer": str(index)} for index in range(6)]
+
+
+def data(path: Path | str) -> Hf:
+    return Hf(
+        path=str(path),
+        name=None,
+        split="train",
+        eval_split=None,
+        eval_size=2,
+        columns={"prompt": "question"},
+        as_chat=True,
+    )
+
+
+def test_parquet_files_and_saved_folders(tmp_path: Path) -> None:
+    table = datasets.Dataset.from_list(ROWS)
+    table.to_parquet(tmp_path / "t.parquet")
+    table.save_to_disk(tmp_path / "saved")
+    datasets.DatasetDict({"train": table}).save_to_disk(tmp_path / "dict")
+    loads = [data(tmp_path / name).load(1) for name in ("t.parquet", "saved", "dict")]
+    for loaded in loads:
+        assert (len(loaded.train), len(loaded.evaluation)) == (4, 2)
+        assert loaded.train[0].prompt == [{"role": "user", "content": "q" + loaded.train[0].columns["answer"]}]
+        assert [row.columns for row in loaded.train] == [row.columns for row in loads[0].train]
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"`data.path`: ./none.parquet does not exist"):
+        data("./none.parquet").load(1)
+    datasets.DatasetDict({"train": datasets.Dataset.from_list(ROWS)}).save_to_disk(tmp_path / "dict")
+    with pytest.raises(ConfigError, match=r"cannot read .*split 'test'"):
+        replace(data(tmp_path / "dict"), split="test").load(1)
+    (tmp_path / "t.xml").write_text("<x/>")
+    with pytest.raises(ConfigError, match="allowed are"):
+        data(tmp_path / "t.xml").load(1)

@@ -1,0 +1,113 @@
+"""4 steps = 2 steps + resume 2 steps, bit for bit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from pggrpo_cli.assemble import run_training
+from pggrpo_cli.config import TrainConfig, conf_dir, register, typed
+
+SHARED = [
+    "debug=fast",
+    "logger=[]",
+    "data.eval_size=8",
+    "trainer.prompts_per_step=4",
+    "sampler.group_size=4",
+    "evaluation.every=2",
+    "evaluation.num_prompts=3",
+    "evaluation.max_new_tokens=6",
+    "checkpoint.every=2",
+    "checkpoint.keep_last=9",
+    "optimizer.lr=1e-2",
+    "reward=[length,exact_answer]",
+]
+SEVERAL = ["trainer.passes_per_rollout=2", "trainer.minibatches=2", "trainer.micro_batch_tokens=300"]
+CASES: dict[str, list[str]] = {
+    "pg_grpo": ["loss=pg_grpo", "sampler.max_new_tokens=8"],
+    "pg_grpo several updates": ["loss=pg_grpo", "sampler.max_new_tokens=8", *SEVERAL],
+    "grpo several updates": ["loss=grpo", "sampler.max_new_tokens=8", "loss.kl_coef=0", *SEVERAL],
+    "online dpo with muon": ["loss=dpo", "sampler.max_new_tokens=8", "optimizer=muon"],
+    "filtered": ["loss=dapo", "sampler.max_new_tokens=4", "trainer.filter_constant_groups=true"],
+    "sgd with cosine": ["optimizer=sgd", "optimizer.momentum=0.9", "scheduler=cosine", "sampler.max_new_tokens=8"],
+}
+TIMES = ("time/", "step_time", "tokens_per_second", "memory/")
+
+
+def config(overrides: list[str], steps: int) -> TrainConfig:
+    register()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return typed(compose("train", overrides=[*SHARED, *overrides, f"trainer.max_steps={steps}"]))
+
+
+def offline(folder: Path) -> list[str]:
+    file = folder / "pairs.jsonl"
+    rows = [
+        {
+            "prompt": [{"role": "user", "content": f"{a} + 1"}],
+            "chosen": [{"role": "assistant", "content": f"{a + 1}"}],
+            "rejected": [{"role": "assistant", "content": f"no {a}"}],
+            "answer": str(a + 1),
+        }
+        for a in range(20)
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    names = ["data=preference_jsonl", f"data.path={file}", "sampler=offline", "pairing=dataset", "~sampler.group_size"]
+    return [*[name for name in names if not name.startswith("~")], "sampler.group_size=2", "reward=[preference]"]
+
+
+def fingerprint(run: Path) -> dict[str, Any]:
+    """Everything that must be equal: hashes of weights, optimizer and states, and the metrics without times."""
+    found: dict[str, Any] = {}
+    for name in ("model.safetensors", "optimizer.safetensors", "state.safetensors"):
+        found[name] = hashlib.sha256((run / "checkpoints" / "step-000004" / name).read_bytes()).hexdigest()
+    progress = json.loads((run / "checkpoints" / "step-000004" / "state.json").read_text())["progress"]
+    found["progress"] = {key: value for key, value in progress.items() if key != "seconds"}
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    found["metrics"] = [
+        {key: value for key, value in line.items() if not key.startswith(TIMES)} for line in lines
+    ]
+    found["samples"] = (run / "samples.jsonl").read_text()
+    return found
+
+
+def compare(tmp_path: Path, overrides: list[str]) -> None:
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    for folder in (whole, halves):
+        folder.mkdir()
+    run_training(config(overrides, 4), whole, None)
+    # The schedule is that of four steps; the process ends after two.
+    stopped = config([*overrides, "trainer.max_minutes=1e-9"], 4)
+    run_training(stopped, halves, None)
+    run_training(stopped, halves, halves)
+    run_training(config(overrides, 4), halves, halves)
+    expected, found = fingerprint(whole), fingerprint(halves)
+    assert [line["step"] for line in expected["metrics"]] == [0, 1, 2, 3, 4]
+    # a run that stops early evaluates no more often than its schedule says
+    assert found["metrics"] == expected["metrics"]
+    assert found == expected
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_resume_is_exact(case: str, tmp_path: Path) -> None:
+    compare(tmp_path, CASES[case])
+
+
+@pytest.mark.parametrize("loss", ["dpo", "ipo", "pg_grpo", "sft"])
+def test_resume_is_exact_offline(loss: str, tmp_path: Path) -> None:
+    compare(tmp_path, [f"loss={loss}", *offline(tmp_path), *SEVERAL])
+
+
+def test_what_is_compared_depends_on_the_seed_and_moves(tmp_path: Path) -> None:
+    """The comparison above could not fail if nothing ever changed."""
+    for seed in (1, 2):
+        (tmp_path / str(seed)).mkdir()
+        run_training(config([*CASES["pg_grpo"], f"seed={seed}"], 4), tmp_path / str(seed), None)
+    one, other = fingerprint(tmp_path / "1"), fingerprint(tmp_path / "2")
+    assert all(one[key] != other[key] for key in ("model.safetensors", "optimizer.safetensors", "metrics", "samples"))
+    assert one["metrics"][1]["reward_std"] > 0

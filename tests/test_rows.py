@@ -1,0 +1,99 @@
+"""TRL's data formats, and errors that name file, line and column."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pggrpo_cli.errors import DataError
+from pggrpo_cli.rows import rows_from_records
+from pggrpo_cli.types import Row
+
+
+def user(text: str) -> dict[str, str]:
+    return {"role": "user", "content": text}
+
+
+def assistant(text: str) -> dict[str, str]:
+    return {"role": "assistant", "content": text}
+
+
+def row(record: dict[str, Any], *, as_chat: bool = False, preference: bool = False, **columns: str) -> Row:
+    (made,) = rows_from_records([("f.jsonl:7", record)], columns, as_chat=as_chat, need_preference=preference)
+    return made
+
+
+def contents(made: Row) -> list[Any]:
+    return [(completion.content, completion.preference) for completion in made.completions]
+
+
+def test_prompt_only() -> None:
+    made = row({"prompt": "p", "answer": 4, "level": "easy"})
+    assert (made.prompt, made.columns, made.completions) == ("p", {"answer": 4, "level": "easy"}, ())
+    assert row({"prompt": [user("p")]}).prompt == [user("p")]
+    assert row({"prompt": "p"}, as_chat=True).prompt == [user("p")]
+
+
+def test_explicit_preferences() -> None:
+    made = row({"prompt": "p", "chosen": "good", "rejected": "bad", "score": 3})
+    assert contents(made) == [("good", 1.0), ("bad", 0.0)]
+    assert made.columns == {"score": 3}
+    made = row({"prompt": [user("p")], "chosen": [assistant("good")], "rejected": [assistant("bad")]})
+    assert contents(made) == [([assistant("good")], 1.0), ([assistant("bad")], 0.0)]
+
+
+def test_implicit_prompts_are_the_common_beginning() -> None:
+    made = row({"chosen": "The sky is blue.", "rejected": "The sky is black."})
+    assert made.prompt == "The sky is "
+    assert contents(made) == [("blue.", 1.0), ("black.", 0.0)]
+    made = row({"chosen": [user("p"), assistant("a")], "rejected": [user("p"), assistant("b")]})
+    assert made.prompt == [user("p")]
+    assert contents(made) == [([assistant("a")], 1.0), ([assistant("b")], 0.0)]
+
+
+def test_demonstrations() -> None:
+    made = row({"messages": [user("p"), assistant("a")], "id": 1})
+    assert (made.prompt, contents(made), made.columns) == ([user("p")], [([assistant("a")], None)], {"id": 1})
+    assert contents(row({"prompt": "p", "completion": "c"})) == [("c", None)]
+    assert contents(row({"prompt": "p", "completion": "c"}, as_chat=True)) == [([assistant("c")], None)]
+
+
+def test_columns_are_mapped() -> None:
+    made = row({"question": "q", "gold": "4"}, prompt="question", answer="gold")
+    assert (made.prompt, made.columns) == ("q", {"answer": "4"})
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({"promt": "p"}, r"no column 'prompt'; the columns are 'promt'. Did you mean 'promt'\?"),
+        ({"prompt": 3}, "column 'prompt' is int"),
+        ({"prompt": []}, "column 'prompt' is an empty list"),
+        ({"prompt": None}, "column 'prompt' is NoneType"),
+        ({"prompt": ["x"]}, "a message is"),
+        ({"prompt": [{"role": "usr", "content": "x"}]}, "unknown role 'usr'"),
+        ({"prompt": [{"role": "user", "content": None}]}, "has no text"),
+        ({"prompt": "p", "chosen": "c"}, "no column 'rejected'"),
+        ({"prompt": "p", "chosen": "c", "rejected": "c"}, "are the same"),
+        ({"prompt": "p", "chosen": "c", "rejected": ""}, "column 'rejected' is empty"),
+        ({"prompt": [user("p")], "chosen": "c", "rejected": "d"}, "must be alike"),
+        ({"chosen": "abc", "rejected": "xyz"}, "no common beginning"),
+        ({"chosen": "abc", "rejected": [assistant("x")]}, "must be alike"),
+        ({"messages": [user("p")]}, "ends with the assistant's"),
+    ],
+)
+def test_errors_name_the_line_and_the_column(record: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        row(record)
+    assert "f.jsonl:7" in str(caught.value)
+
+
+def test_a_mapped_column_that_is_missing() -> None:
+    with pytest.raises(DataError, match=r"no column 'qestion', which data.columns.prompt names.*mean 'question'"):
+        row({"question": "q"}, prompt="qestion")
+
+
+def test_preferences_where_they_are_needed() -> None:
+    with pytest.raises(DataError, match="no column 'chosen'"):
+        row({"prompt": "p"}, preference=True)
