@@ -29,6 +29,7 @@ class RunView:
         self._phase_began = self._opened
         self._step_ended = self._opened
         self._intervals: deque[float] = deque(maxlen=INTERVALS)
+        self._pace: float | None = None
 
     def start(self, total_steps: int, title: str) -> None:
         self.total_steps, self.title = total_steps, title
@@ -42,6 +43,7 @@ class RunView:
         now = self.clock()
         if step > self.step:
             self._intervals.append(now - self._step_ended)
+            self._pace = sum(self._intervals) / len(self._intervals)
         self._step_ended = now
         self.step = step
         of_the_run = {name: value for name, value in self.latest.items() if not name.startswith("time/")}
@@ -69,10 +71,9 @@ class RunView:
     @property
     def remaining(self) -> float | None:
         """Seconds to the last step at the pace of the last few; None before the first step."""
-        if not self._intervals or not self.total_steps:
+        if self._pace is None or not self.total_steps:
             return None
-        pace = sum(self._intervals) / len(self._intervals)
-        return max(0.0, pace * (self.total_steps - self.step) - (self.clock() - self._step_ended))
+        return max(0.0, self._pace * (self.total_steps - self.step) - (self.clock() - self._step_ended))
 
 
 def number(value: float | None) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import copy
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,7 @@ from pggrpo_cli.class_source import NoSuchTarget, read_parameters
 from pggrpo_cli.errors import ConfigError, UserCodeError
 from pggrpo_cli.field_types import parse_annotation
 from pggrpo_cli.hydra_start import compose
-
-pytest_plugins = ["tests.command_fixtures"]
+from tests.command_line import make_groups
 
 OURS = """
 from __future__ import annotations
@@ -46,7 +47,7 @@ def factory(optimizer, *, total: int, warmup: Annotated[float, Range(ge=0, lt=1)
 
 
 @pytest.fixture
-def ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A package of ours that cannot be imported: only its source is read."""
     package = tmp_path / "pggrpo_cli"
     (package / "loss").mkdir(parents=True)
@@ -126,11 +127,17 @@ def problems(values: dict[str, Any]) -> list[str]:
     return str(caught.value).split("\n")
 
 
-@pytest.fixture
-def values(groups: Path) -> dict[str, Any]:
-    found = config.plain(compose("train", ["model=tiny", "logger=mine", "loss=other", "reward=mine"], str(groups)))
+@pytest.fixture(scope="module")
+def composed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = make_groups(tmp_path_factory.mktemp("groups"))
+    found = config.plain(compose("train", ["model=tiny", "logger=mine", "loss=other", "reward=mine"], str(folder)))
     check.check_values(found)
     return found
+
+
+@pytest.fixture
+def values(composed: dict[str, Any]) -> dict[str, Any]:
+    return copy.deepcopy(composed)
 
 
 @pytest.mark.parametrize(("key", "value", "words"), [

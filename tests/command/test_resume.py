@@ -9,8 +9,10 @@ import pytest
 import yaml
 
 from pggrpo_cli.cli import main
-from pggrpo_cli.run_directory import changed_keys, may_change
-from tests.command_line import PretendedTraining
+from pggrpo_cli.config import as_dict, typed
+from pggrpo_cli.hydra_start import compose
+from pggrpo_cli.run_directory import changed_keys, may_change, save_config
+from tests.command_line import PretendedTraining, make_checkpoint, make_groups
 
 pytest_plugins = ["tests.command_fixtures"]
 
@@ -18,12 +20,22 @@ BASE = ["model=tiny", "logger=mine", "loss=other", "reward=mine"]
 ALLOW = "security.allow_targets=[parts]"
 
 
-@pytest.fixture
-def run(groups: Path, training: PretendedTraining) -> Path:
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that stopped; its loss is a class of the user's own, parts.Part."""
+    folder = make_groups(tmp_path_factory.mktemp("groups"))
+    run_dir = tmp_path_factory.mktemp("stopped") / "run"
+    make_checkpoint(run_dir)
+    save_config(run_dir, as_dict(typed(compose("train", BASE, str(folder)))))
+    (run_dir / "overrides.yaml").write_text(yaml.safe_dump(BASE))
+    return run_dir
+
+
+@pytest.fixture
+def run(stopped: Path, training: PretendedTraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     training.finishes = False
-    assert main(["train", "-cd", str(groups), *BASE, "hydra.run.dir=run"]) == 0
-    training.calls.clear()
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(stopped, "run")
     return Path("run")
 
 

