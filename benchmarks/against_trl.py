@@ -11,6 +11,7 @@ tuned: gradient checkpointing off, the whole batch in one pass. Prints a table a
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -185,7 +186,7 @@ def trl_worker(options: argparse.Namespace, output: Path) -> None:
     )
     trainer.train()
     steps = []
-    for before, record in zip(records, records[1:], strict=False):
+    for before, record in itertools.pairwise(records):
         seconds = record["ended"] - before["ended"]
         steps.append({**record, "step": seconds, "update": seconds - record["rollout"]})
     output.write_text(json.dumps(steps))

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import nn
 
 from pggrpo_cli.attention import ATTENTION_NAME, AttentionPlan, PackedPlan
 from pggrpo_cli.logprobs import Head, token_logprobs
@@ -30,7 +29,7 @@ class ModelSettings:
 class LoadedModel:
     """What a model component loads."""
 
-    module: nn.Module
+    module: Any
     """A transformers causal language model, float32, on the CPU."""
     tokenizer: Any
     source: str
@@ -57,7 +56,7 @@ class Policy:
     """
 
     def __init__(
-        self, module: nn.Module, tokenizer: Any, compute_dtype: torch.dtype, *, gradient_checkpointing: bool = False
+        self, module: Any, tokenizer: Any, compute_dtype: torch.dtype, *, gradient_checkpointing: bool = False
     ) -> None:
         self.module = module
         self.tokenizer = tokenizer

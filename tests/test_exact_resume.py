@@ -69,9 +69,7 @@ def fingerprint(run: Path) -> dict[str, Any]:
     progress = json.loads((run / "checkpoints" / "step-000004" / "state.json").read_text())["progress"]
     found["progress"] = {key: value for key, value in progress.items() if key != "seconds"}
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    found["metrics"] = [
-        {key: value for key, value in line.items() if not key.startswith(TIMES)} for line in lines
-    ]
+    found["metrics"] = [{key: value for key, value in line.items() if not key.startswith(TIMES)} for line in lines]
     found["samples"] = (run / "samples.jsonl").read_text()
     return found
 

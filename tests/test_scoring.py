@@ -58,7 +58,9 @@ def test_nonsense_names_the_reward_and_the_completion(values: Any) -> None:
         scorer(a=(lambda s: values, 1.0)).score(samples("xyz", "y"))
 
 
-@pytest.mark.parametrize(("value", "message"), [([1], "1 scores for 2"), (None, "NoneType"), (3.0, "float"), ("ab", "str")])
+@pytest.mark.parametrize(
+    ("value", "message"), [([1], "1 scores for 2"), (None, "NoneType"), (3.0, "float"), ("ab", "str")]
+)
 def test_a_wrong_number_of_scores(value: Any, message: str) -> None:
     with pytest.raises(UserCodeError, match=message):
         scorer(a=(lambda s: value, 1.0)).score(samples("x", "y"))

@@ -58,9 +58,7 @@ def groups(seed: int = 0, pairs: bool = False) -> list[TrainGroup]:
             for sample in range(4)
         )
         links = ((0, 1), (2, 3)) if pairs else ()
-        made.append(
-            TrainGroup(prompt_index=index, prompt_ids=tuple(prompt), rows=rows, num_sequences=4, pairs=links)
-        )
+        made.append(TrainGroup(prompt_index=index, prompt_ids=tuple(prompt), rows=rows, num_sequences=4, pairs=links))
     return made
 
 

@@ -103,7 +103,7 @@ def _generate_one(
                 completion_ids=torch.tensor(ids[:count]),
                 logprobs=logprobs[row, :count].float().cpu(),
                 text=stop_rule.tokenizer.decode(ids[:count], skip_special_tokens=True),
-                finish_reason=reason,  # type: ignore[arg-type]
+                finish_reason=reason,
             )
         )
     return rollouts

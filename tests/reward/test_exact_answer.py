@@ -17,9 +17,7 @@ REWARD = ExactAnswer(pattern=PATTERN, answer_column="answer")
 
 
 def sample(completion: str, tokens: int = 1, **columns: Any) -> Sample:
-    return Sample(
-        prompt="p", completion=completion, completion_ids=[0] * tokens, finish_reason="stop", columns=columns
-    )
+    return Sample(prompt="p", completion=completion, completion_ids=[0] * tokens, finish_reason="stop", columns=columns)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pggrpo_cli.errors import ConfigError, UserCodeError
 from pggrpo_cli.reward.python import Python
 from pggrpo_cli.types import Sample
 
-SOURCE = '''
+SOURCE = """
 def plain(prompts, completions, answer, **kwargs):
     assert sorted(kwargs) == ["completion_ids", "level"]
     return [float(a == c) for a, c in zip(answer, completions)]
@@ -24,7 +24,7 @@ def chat(prompts, completions, **kwargs):
 
 def wants(completions, solution):
     return []
-'''
+"""
 
 
 def sample(completion: str, prompt: Any = "p", **columns: Any) -> Sample:
