@@ -64,7 +64,7 @@ def run_pggrpo(options: argparse.Namespace, folder: Path) -> list[dict[str, floa
         "model.compute_dtype=bfloat16",
     ]
     if options.forced:
-        overrides.append(f"model.path={endless_model(folder)}")
+        overrides.append(f"model.path={endless_model(folder)}")  # the later override counts
     subprocess.run([sys.executable, "-m", "pggrpo_cli", "train", *overrides], check=True, stdout=subprocess.DEVNULL)
     lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
     return [
@@ -113,7 +113,9 @@ def run_trl(options: argparse.Namespace, folder: Path) -> list[dict[str, float]]
     """The same in TRL, in a process of its own."""
     output = folder / "trl.json"
     arguments = [sys.executable, __file__, "--trl-worker", str(output), *sys.argv[1:]]
-    subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    # pggrpo tells the C library to keep freed memory; TRL gets the same through glibc's environment.
+    tuned = {**os.environ, "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
+    subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=tuned)
     result: list[dict[str, float]] = json.loads(output.read_text())
     return result
 
@@ -123,7 +125,7 @@ def trl_worker(options: argparse.Namespace, output: Path) -> None:
 
     import datasets
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
 
     folder = endless_model(output.parent) if options.forced else model_folder()
@@ -146,14 +148,14 @@ def trl_worker(options: argparse.Namespace, output: Path) -> None:
             times["rollout"] += time.monotonic() - started
             return result
 
-        def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-            if "step_time" in logs:
+    class Clock(TrainerCallback):  # type: ignore[misc]
+        def on_log(self, *_: Any, logs: dict[str, float], **__: Any) -> None:
+            if "completions/mean_length" in logs:
                 tokens = logs["completions/mean_length"] * options.prompts * options.group
                 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
                 now = time.monotonic()
                 records.append({"ended": now, "rollout": times["rollout"], "tokens": tokens, "memory": peak})
                 times["rollout"] = 0.0
-            super().log(logs, *args, **kwargs)
 
     batch = options.prompts * options.group
     arguments = GRPOConfig(
@@ -183,6 +185,7 @@ def trl_worker(options: argparse.Namespace, output: Path) -> None:
         args=arguments,
         train_dataset=datasets.Dataset.from_list(rows),
         processing_class=tokenizer,
+        callbacks=[Clock()],
     )
     trainer.train()
     steps = []
