@@ -78,7 +78,6 @@ def save_checkpoint(
         _flush(temporary)
         _commit(temporary, final)
     except BaseException as error:
-        shutil.rmtree(temporary, ignore_errors=True)
         clean_leftovers(checkpoints_dir)
         reason = _outside_reason(error, checkpoints_dir)
         if reason is None:

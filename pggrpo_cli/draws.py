@@ -49,25 +49,25 @@ def _gumbel(keys: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
     return -torch.log(-torch.log(uniform))
 
 
-def keyed_categorical(logits: torch.Tensor, normalizer: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
-    """Draws from softmax(logits): int64 [B].
+def keyed_categorical(logprobs: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+    """Draws from exp(logprobs): int64 [B].
 
-    logits [B, V] (−inf allowed), normalizer [B] = logsumexp(logits), keys int64 [B]. Gumbel-max: argmax of
-    logit_v + g_v has the law of softmax. The largest TOP_TOKENS logits get numbers keyed by their token id, so that
+    logprobs [B, V] = log_softmax of something (−inf allowed), keys int64 [B]. Gumbel-max: argmax of
+    logprob_v + g_v has that law. The largest TOP_TOKENS of them get numbers keyed by their token id, so that
     rounding can flip a near-tie but not amplify it; the maximum over all other tokens is itself a Gumbel number
     shifted by the log of their mass, so one draw stands for them, and only if it wins they are drawn from.
     """
-    vocabulary = logits.shape[1]
-    top, ids = logits.topk(min(TOP_TOKENS, vocabulary), dim=1, sorted=False)
+    vocabulary = logprobs.shape[1]
+    top, ids = logprobs.topk(min(TOP_TOKENS, vocabulary), dim=1, sorted=False)
     scores = top.double() + _gumbel(keys[:, None], ids)
     best, winner = scores.max(1)
     tokens = ids.gather(1, winner[:, None]).squeeze(1)
     if vocabulary <= TOP_TOKENS:
         return tokens
-    rest_mass = 1 - (top.double() - normalizer.double()[:, None]).exp().sum(1)
-    rest = normalizer.double() + rest_mass.clamp_min(0).log() + _gumbel(keys, torch.full_like(keys, vocabulary))
+    rest_mass = 1 - top.double().exp().sum(1)
+    rest = rest_mass.clamp_min(0).log() + _gumbel(keys, torch.full_like(keys, vocabulary))
     for row in (rest > best).nonzero().flatten().tolist():
-        others = logits[row].double().index_fill(0, ids[row], float("-inf"))
-        items = torch.arange(vocabulary, device=logits.device)
+        others = logprobs[row].double().index_fill(0, ids[row], float("-inf"))
+        items = torch.arange(vocabulary, device=logprobs.device)
         tokens[row] = (others + _gumbel(_mix(keys[row] + _REST), items)).argmax()
     return tokens

@@ -30,27 +30,26 @@ class Selection:
         """
         if self.temperature > 0:
             logits = logits.div_(self.temperature)
-        normalizer = logits.logsumexp(1)
+        logprobs = logits.log_softmax(1)
         if self.temperature == 0:
-            tokens = logits.argmax(1)
+            tokens = logprobs.argmax(1)
         elif self.truncates:
-            kept = self._truncated(logits, normalizer)
-            tokens = keyed_categorical(kept, kept.logsumexp(1), keys)
+            tokens = keyed_categorical(self._truncated(logprobs).log_softmax(1), keys)
         else:
-            tokens = keyed_categorical(logits, normalizer, keys)
-        return tokens, logits.gather(1, tokens[:, None]).squeeze(1) - normalizer
+            tokens = keyed_categorical(logprobs, keys)
+        return tokens, logprobs.gather(1, tokens[:, None]).squeeze(1)
 
-    def _truncated(self, logits: torch.Tensor, normalizer: torch.Tensor) -> torch.Tensor:
+    def _truncated(self, logprobs: torch.Tensor) -> torch.Tensor:
         """[B, V] with −inf where top_k, then top_p (of what top_k left), then min_p remove a token, as transformers does.
 
         Only the largest tokens are sorted; all of them in the rare step in which a nucleus reaches beyond.
         """
-        vocabulary = logits.shape[1]
+        vocabulary = logprobs.shape[1]
         count = min(max(self.top_k, TOP_TOKENS), vocabulary)
         while True:
-            top, ids = logits.topk(count, dim=1)
+            top, ids = logprobs.topk(count, dim=1)
             kept = torch.ones_like(top, dtype=torch.bool)
-            mass = normalizer
+            mass = torch.zeros_like(top[:, 0])
             if self.top_k > 0:
                 kept[:, self.top_k :] = False
                 mass = top[:, : self.top_k].logsumexp(1)
@@ -63,4 +62,4 @@ class Selection:
             if count == vocabulary or not bool(kept[:, -1].any()):
                 break
             count = vocabulary
-        return torch.full_like(logits, float("-inf")).scatter_(1, ids, top.masked_fill(~kept, float("-inf")))
+        return torch.full_like(logprobs, float("-inf")).scatter_(1, ids, top.masked_fill(~kept, float("-inf")))

@@ -302,6 +302,29 @@ def failing(monkeypatch: pytest.MonkeyPatch, nth: int, error: BaseException) -> 
         yield count
 
 
+def test_everything_is_on_disk_before_the_name_and_the_name_before_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    flush, rename = module._flush, os.rename
+
+    def noted_flush(path: Path) -> None:
+        events.append(path.name)
+        flush(path)
+
+    def noted_rename(source: Path, target: Path) -> None:
+        events.append(f"rename to {target.name}")
+        rename(source, target)
+
+    monkeypatch.setattr(module, "_flush", noted_flush)
+    monkeypatch.setattr(os, "rename", noted_rename)
+    path = save(tmp_path, 1)
+    names = {entry.name for entry in path.rglob("*")} - {"manifest.json"}
+    assert set(events[: len(names)]) == names
+    temporary = f".tmp-{path.name}-{os.getpid()}"
+    assert events[len(names) :] == ["manifest.json", temporary, f"rename to {path.name}", tmp_path.name]
+
+
 @pytest.mark.parametrize("error", [Killed(), OSError(errno.ENOSPC, "No space left on device")], ids=["kill", "full"])
 @pytest.mark.parametrize("again", [False, True], ids=["new step", "same step"])
 def test_no_matter_which_call_is_the_last(

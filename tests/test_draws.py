@@ -19,7 +19,7 @@ def keys(count: int, position: int = 0) -> torch.Tensor:
 
 def draw(logits: torch.Tensor, row_keys: torch.Tensor) -> torch.Tensor:
     rows = logits.expand(len(row_keys), -1)
-    return keyed_categorical(rows, rows.logsumexp(1), row_keys)
+    return keyed_categorical(rows.log_softmax(1), row_keys)
 
 
 def chi_square_per_degree(logits: torch.Tensor, count: int) -> float:
@@ -73,6 +73,6 @@ def test_rounding_does_not_move_a_draw() -> None:
     logits = torch.randn(4000, 1000, generator=generator) * 2
     noisy = logits + 1e-6 * torch.randn(4000, 1000, generator=generator)
     row_keys = keys(4000)
-    one = keyed_categorical(logits, logits.logsumexp(1), row_keys)
-    other = keyed_categorical(noisy, noisy.logsumexp(1), row_keys)
+    one = keyed_categorical(logits.log_softmax(1), row_keys)
+    other = keyed_categorical(noisy.log_softmax(1), row_keys)
     assert int((one != other).sum()) <= 1

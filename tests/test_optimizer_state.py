@@ -135,6 +135,18 @@ def test_hyperparameters_come_from_the_checkpoint_unless_kept() -> None:
     assert after.param_groups[0]["weight_decay"] == 0.7
 
 
+@pytest.mark.parametrize("fused", [True, False])
+def test_steps_are_counted_where_the_optimizer_counts_them(fused: bool) -> None:
+    model = torch.nn.Linear(2, 3, device="meta")
+    optimizer = torch.optim.AdamW(model.named_parameters(), fused=False)
+    optimizer.param_groups[0]["fused"] = fused  # a device that is no CPU, without one
+    groups = optimizer_state(optimizer, model.named_parameters())[1]
+    tensors = {"weight/step": torch.tensor(1.0), "weight/exp_avg": torch.ones(3, 2)}
+    load_optimizer_state(optimizer, model.named_parameters(), tensors, groups)
+    assert optimizer.state[model.weight]["step"].device.type == ("meta" if fused else "cpu")
+    assert optimizer.state[model.weight]["exp_avg"].device.type == "meta"
+
+
 def test_another_model_is_refused() -> None:
     model = Tiny()
     optimizer = OPTIMIZERS["muon"](list(model.named_parameters()))

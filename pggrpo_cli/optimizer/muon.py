@@ -26,12 +26,12 @@ def orthogonalized(matrix: torch.Tensor, steps: int) -> torch.Tensor:
     a, b, c = COEFFICIENTS
     x = matrix.to(torch.bfloat16 if matrix.is_cuda else torch.float32)
     x = x / (x.norm() + 1e-7)
-    if wide := x.shape[0] > x.shape[1]:
+    if tall := x.shape[0] > x.shape[1]:
         x = x.T
     for _ in range(steps):
         gram = x @ x.T
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return (x.T if wide else x).to(matrix.dtype)
+    return (x.T if tall else x).to(matrix.dtype)
 
 
 class Muon(torch.optim.Optimizer):

@@ -120,6 +120,19 @@ def test_a_schedule_reaches_both_parts() -> None:
     assert all(torch.equal(old, new) for old, (_, new) in zip(before, named, strict=True))
 
 
+def test_torchs_own_way_of_loading_keeps_both_parts_together() -> None:
+    named = parameters()
+    optimizer = muon(named)
+    optimizer.step()
+    optimizer.load_state_dict(optimizer.state_dict())  # replaces the groups and the state
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+    before = [parameter.detach().clone() for _, parameter in named]
+    optimizer.step()
+    assert all(torch.equal(old, new) for old, (_, new) in zip(before, named, strict=True))
+    assert float(optimizer.state[named[0][1]]["step"]) == 2
+
+
 def test_it_needs_names_and_gets_along_with_matrices_or_vectors_alone() -> None:
     named = parameters()
     with pytest.raises(ValueError, match="named_parameters"):
