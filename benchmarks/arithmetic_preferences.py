@@ -1,5 +1,6 @@
 """Preference pairs for experiment=dpo_arithmetic: the model samples answers to sums, the answers are scored, and a right
-and a wrong one of the same question make a pair. Writes outputs/arithmetic_preferences.jsonl.
+and a wrong one of the same question make a pair. Writes outputs/arithmetic_preferences.jsonl, and beside it the questions
+held out, of which no pair is made: those on which the other experiments are evaluated with the same seed.
 
     python benchmarks/arithmetic_preferences.py [overrides of pggrpo train, such as sampler.group_size=16]
 """
@@ -16,12 +17,13 @@ from hydra import compose, initialize_config_dir
 from pggrpo_cli.assemble import build_scorer, component
 from pggrpo_cli.config import MAPPING_KEYS, conf_dir, register, typed
 from pggrpo_cli.policy import Policy, resolve_compute_dtype
-from pggrpo_cli.prompts import PromptFormat, render_rows
+from pggrpo_cli.prompts import PromptFormat, apply_format, render_rows
 from pggrpo_cli.rollouts import samples_of
 from pggrpo_cli.sampler.native import OpenNative
 from pggrpo_cli.types import DrawKey
 
 OUTPUT = Path("outputs/arithmetic_preferences.jsonl")
+HELD_OUT = Path("outputs/arithmetic_held_out.jsonl")
 PROMPTS_AT_A_TIME = 16
 PAIRS_A_PROMPT = 2
 
@@ -34,16 +36,16 @@ def main() -> None:
     loaded = component(config.model, "model").load()
     compute = resolve_compute_dtype(config.model["compute_dtype"], torch.device("cpu"))
     policy = Policy(loaded.module, loaded.tokenizer, compute)
-    # The rows that the experiment holds out must not be trained on: every question is written, the split is the run's.
     rows = component(config.data, "data").load(config.seed)
     prompt_format = PromptFormat(**{name: config.data[name] for name in MAPPING_KEYS["data"]})
-    reserved = config.sampler["max_new_tokens"]
-    everything = [*rows.train, *rows.evaluation]
-    prompts = render_rows(
-        everything, policy.tokenizer, prompt_format, policy.context_length - reserved, policy.end_token_ids
-    ).prompts
+    room = policy.context_length - config.sampler["max_new_tokens"]
+    prompts = render_rows(rows.train, policy.tokenizer, prompt_format, room, policy.end_token_ids).prompts
     sampler, scorer = OpenNative(component(config.sampler, "sampler")), build_scorer(config)
     OUTPUT.parent.mkdir(exist_ok=True)
+    with HELD_OUT.open("w", encoding="utf-8") as file:
+        for row in rows.evaluation:
+            record = {"prompt": apply_format(row, prompt_format).prompt, "answer": row.columns["answer"]}
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
     pairs = solved = 0
     with OUTPUT.open("w", encoding="utf-8") as file:
         for first in range(0, len(prompts), PROMPTS_AT_A_TIME):

@@ -5,17 +5,19 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TypeVar
 
 T = TypeVar("T")
 
 
-def permutation(num_rows: int, seed: int, epoch: int) -> list[int]:
+@lru_cache(maxsize=2)  # a step of a large data set would spend its time shuffling the same epoch again
+def permutation(num_rows: int, seed: int, epoch: int) -> tuple[int, ...]:
     """The order of the rows in one epoch."""
     digest = hashlib.blake2b(f"{seed}|order|{epoch}".encode(), digest_size=8).digest()
     order = list(range(num_rows))
     random.Random(int.from_bytes(digest, "little")).shuffle(order)
-    return order
+    return tuple(order)
 
 
 def rows_of_step(num_rows: int, wanted: int, consumed: int, seed: int) -> list[int]:

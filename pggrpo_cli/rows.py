@@ -2,7 +2,8 @@
 
 prompt-only {"prompt"}; preference {"prompt", "chosen", "rejected"} or {"chosen", "rejected"} whose common beginning is
 the prompt; demonstrations {"prompt", "completion"} or {"messages"}. Each plain (strings) or conversational (lists of
-messages). Every other column goes to the rewards by name.
+messages). Where a text prompt stands beside chosen and rejected that are whole conversations (UltraFeedback), their
+common messages are the prompt, as in TRL. Every other column goes to the rewards by name.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ def rows_from_records(
     as_chat: bool,
     need_preference: bool,
 ) -> list[Row]:
-    """records: (source such as "file.jsonl:12", record). `columns`: our name → the file's. Raises DataError."""
+    """records: (source such as "file.jsonl:12", record). Raises DataError.
+
+    `columns`: our name → the file's; a column of the file that has the name already gives way to the mapped one.
+    """
     return [
         _row(source, _renamed(source, record, columns), as_chat=as_chat, need_preference=need_preference)
         for source, record in records
@@ -38,8 +42,9 @@ def _renamed(source: str, record: Mapping[str, Any], columns: Mapping[str, str])
             raise DataError(
                 f"{source}: there is no column {theirs!r}, which data.columns.{ours} names; {_present(record, theirs)}"
             )
-    back = {theirs: ours for ours, theirs in columns.items()}
-    return {back.get(name, name): value for name, value in record.items()}
+    mapped = {ours: record[theirs] for ours, theirs in columns.items()}
+    gone = {*mapped, *columns.values()}
+    return mapped | {name: value for name, value in record.items() if name not in gone}
 
 
 def _present(record: Mapping[str, Any], wanted: str) -> str:
@@ -53,8 +58,10 @@ def _row(source: str, record: dict[str, Any], *, as_chat: bool, need_preference:
         return _preference_row(source, record, as_chat)
     if "messages" in record and "prompt" not in record:
         messages = _content(source, "messages", record.pop("messages"))
-        if not isinstance(messages, list) or not messages or messages[-1]["role"] != "assistant":
+        if not isinstance(messages, list) or messages[-1]["role"] != "assistant":
             raise DataError(f"{source}: column 'messages' must be a list of messages that ends with the assistant's.")
+        if len(messages) < 2:
+            raise DataError(f"{source}: column 'messages' has no message before the assistant's to be the prompt.")
         demonstration = OfflineCompletion(content=messages[-1:], preference=None)
         return Row(prompt=messages[:-1], columns=record, completions=(demonstration,), source=source)
     if "prompt" not in record:
@@ -62,12 +69,12 @@ def _row(source: str, record: dict[str, Any], *, as_chat: bool, need_preference:
             f"{source}: there is no column 'prompt'; {_present(record, 'prompt')} "
             "Name it with data.columns.prompt=<column>."
         )
-    prompt = _content(source, "prompt", record.pop("prompt"))
+    prompt = _as_prompt(_content(source, "prompt", record.pop("prompt")), as_chat)
     completions: tuple[OfflineCompletion, ...] = ()
     if "completion" in record:
-        content = _alike(source, "completion", _content(source, "completion", record.pop("completion")), prompt)
-        completions = (OfflineCompletion(content=_as_answer(content, as_chat), preference=None),)
-    return Row(prompt=_as_prompt(prompt, as_chat), columns=record, completions=completions, source=source)
+        content = _as_answer(_content(source, "completion", record.pop("completion")), as_chat)
+        completions = (OfflineCompletion(content=_answering(source, "completion", content, prompt), preference=None),)
+    return Row(prompt=prompt, columns=record, completions=completions, source=source)
 
 
 def _preference_row(source: str, record: dict[str, Any], as_chat: bool) -> Row:
@@ -76,20 +83,27 @@ def _preference_row(source: str, record: dict[str, Any], as_chat: bool) -> Row:
             raise DataError(f"{source}: there is no column {name!r}; {_present(record, name)}")
     chosen = _content(source, "chosen", record.pop("chosen"))
     rejected = _content(source, "rejected", record.pop("rejected"))
-    if "prompt" in record:
-        prompt = _content(source, "prompt", record.pop("prompt"))
-    else:
-        prompt, chosen, rejected = _without_common_prompt(source, chosen, rejected)
     if chosen == rejected:
         raise DataError(f"{source}: 'chosen' and 'rejected' are the same; a pair needs two different completions.")
+    prompt = _content(source, "prompt", record.pop("prompt")) if "prompt" in record else None
+    if prompt is None or (isinstance(prompt, str) and _whole_conversation(chosen) and _whole_conversation(rejected)):
+        prompt, chosen, rejected = _without_common_prompt(source, chosen, rejected)
+    prompt = _as_prompt(prompt, as_chat)
     pair = tuple(
-        OfflineCompletion(content=_as_answer(_alike(source, name, content, prompt), as_chat), preference=value)
+        OfflineCompletion(
+            content=_answering(source, name, _as_answer(content, as_chat), prompt),
+            preference=value,
+        )
         for name, content, value in (("chosen", chosen, 1.0), ("rejected", rejected, 0.0))
     )
-    return Row(prompt=_as_prompt(prompt, as_chat), columns=record, completions=pair, source=source)
+    return Row(prompt=prompt, columns=record, completions=pair, source=source)
 
 
-def _without_common_prompt(source: str, chosen: Content, rejected: Content) -> tuple[Any, Any, Any]:
+def _whole_conversation(content: Content) -> bool:
+    return not isinstance(content, str) and content[0]["role"] != "assistant"
+
+
+def _without_common_prompt(source: str, chosen: Content, rejected: Content) -> tuple[Content, Content, Content]:
     """Implicit prompts: the common leading messages, or the common beginning of two texts."""
     if type(chosen) is not type(rejected):
         raise DataError(f"{source}: 'chosen' is text and 'rejected' is messages (or the reverse); they must be alike.")
@@ -99,8 +113,11 @@ def _without_common_prompt(source: str, chosen: Content, rejected: Content) -> t
             break
         length += 1
     if isinstance(chosen, str):
-        # A word that both answers begin with belongs to the answers: cut at the last white space before.
+        # A word that both answers begin with belongs to the answers, and so does the space before it, which
+        # tokenizers put at the beginning of a word (TRL cuts there too).
         while length and not chosen[length - 1].isspace():
+            length -= 1
+        if length and chosen[length - 1] == " ":
             length -= 1
     if length == 0:
         raise DataError(f"{source}: 'chosen' and 'rejected' have no common beginning to be the prompt; add 'prompt'.")
@@ -112,10 +129,8 @@ def _content(source: str, column: str, value: Any) -> Content:
     if isinstance(value, str):
         return value
     if not isinstance(value, list) or not value:
-        raise DataError(
-            f"{source}: column {column!r} is {type(value).__name__ if value != [] else 'an empty list'}; "
-            "allowed are text or a list of messages."
-        )
+        what = "null" if value is None else "an empty list" if value == [] else type(value).__name__
+        raise DataError(f"{source}: column {column!r} is {what}; allowed are text or a list of messages.")
     for message in value:
         if not isinstance(message, dict) or "role" not in message:
             raise DataError(f'{source}: column {column!r}: a message is {{"role": …, "content": …}}, not {message!r}.')
@@ -123,18 +138,25 @@ def _content(source: str, column: str, value: Any) -> Content:
             raise DataError(
                 f"{source}: column {column!r}: unknown role {message['role']!r}; allowed are {', '.join(ROLES)}."
             )
-        if not isinstance(message.get("content"), str | list):
+        if not isinstance(message.get("content"), str | list) and not message.get("tool_calls"):
             raise DataError(f"{source}: column {column!r}: the {message['role']}'s message has no text in 'content'.")
-    return [dict(message) for message in value]
+    # A table gives every message every key, null where it has none; templates ask which keys are there.
+    return [{key: part for key, part in message.items() if part is not None} for message in value]
 
 
-def _alike(source: str, column: str, content: Content, prompt: Content) -> Content:
+def _answering(source: str, column: str, content: Content, prompt: Content) -> Content:
+    """The content, checked to be an answer to the prompt."""
     if isinstance(content, str) != isinstance(prompt, str):
         raise DataError(
             f"{source}: 'prompt' is {_kind(prompt)} and {column!r} is {_kind(content)}; they must be alike."
         )
     if not content:
         raise DataError(f"{source}: column {column!r} is empty.")
+    if not isinstance(content, str) and any(content[end]["role"] != "assistant" for end in (0, -1)):
+        raise DataError(
+            f"{source}: column {column!r} must begin and end with the assistant's message; it goes from "
+            f"{content[0]['role']} to {content[-1]['role']}. What comes before belongs to 'prompt'."
+        )
     return content
 
 

@@ -7,11 +7,11 @@ import numbers
 import random
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from pggrpo_cli.errors import ConfigError, UserCodeError
+from pggrpo_cli.errors import ConfigError, PggrpoError, UserCodeError
 from pggrpo_cli.prompts import PromptFormat, apply_format
 from pggrpo_cli.protocols import Reward
 from pggrpo_cli.types import Row, Sample
@@ -69,20 +69,20 @@ class Scorer:
         with _random_state_kept():
             try:
                 scores = reward.score(samples)
-            except (ConfigError, UserCodeError):
+            except PggrpoError:
                 raise
             except Exception as error:
                 raise UserCodeError(
                     f"`reward.{name}`: raised {type(error).__name__}: {error}. Nothing was saved over; mend it and "
                     "resume. Its traceback stands above."
                 ) from error
-        if not isinstance(scores, Sequence) or isinstance(scores, str):
-            if not hasattr(scores, "tolist"):
-                raise UserCodeError(
-                    f"`reward.{name}`: returned {type(scores).__name__}; a list with one number or None for each "
-                    "completion is needed."
-                )
+        returned = type(scores).__name__
+        if hasattr(scores, "tolist"):
             scores = scores.tolist()
+        if not isinstance(scores, Sequence) or isinstance(scores, str | bytes):
+            raise UserCodeError(
+                f"`reward.{name}`: returned {returned}; a list with one number or None for each completion is needed."
+            )
         if len(scores) != len(samples):
             raise UserCodeError(
                 f"`reward.{name}`: returned {len(scores)} scores for {len(samples)} completions; one each is needed."
@@ -94,9 +94,12 @@ def _number(name: str, value: Any, sample: Sample) -> float | None:
     if value is None:
         return None
     if not isinstance(value, numbers.Real) and callable(getattr(value, "item", None)):
-        value = value.item() if getattr(value, "size", 1) == 1 or callable(getattr(value, "size", None)) else value
-    if isinstance(value, numbers.Real) and math.isfinite(float(value)):
-        return float(value)
+        with suppress(ValueError, RuntimeError):  # an array or a tensor of one number; of more it is no number
+            value = value.item()
+    if isinstance(value, numbers.Real):
+        with suppress(OverflowError):
+            if math.isfinite(number := float(value)):
+                return number
     what = repr(value) if isinstance(value, numbers.Real) else f"{type(value).__name__} {str(value)[:60]!r}"
     raise UserCodeError(
         f"`reward.{name}`: returned {what} for the completion {sample.completion[:80]!r}; a finite number or None "

@@ -45,8 +45,10 @@ def test_explicit_preferences() -> None:
 
 def test_implicit_prompts_are_the_common_beginning() -> None:
     made = row({"chosen": "The sky is blue.", "rejected": "The sky is black."})
-    assert made.prompt == "The sky is "
-    assert contents(made) == [("blue.", 1.0), ("black.", 0.0)]
+    assert made.prompt == "The sky is"
+    assert contents(made) == [(" blue.", 1.0), (" black.", 0.0)]
+    made = row({"chosen": "Q: sky?\nblue", "rejected": "Q: sky?\nblack"})
+    assert (made.prompt, contents(made)) == ("Q: sky?\n", [("blue", 1.0), ("black", 0.0)])
     made = row({"chosen": [user("p"), assistant("a")], "rejected": [user("p"), assistant("b")]})
     assert made.prompt == [user("p")]
     assert contents(made) == [([assistant("a")], 1.0), ([assistant("b")], 0.0)]
@@ -64,13 +66,35 @@ def test_columns_are_mapped() -> None:
     assert (made.prompt, made.columns) == ("q", {"answer": "4"})
 
 
+def test_a_mapped_column_takes_the_place_of_the_one_that_has_its_name() -> None:
+    made = row({"prompt": "old", "question": "q", "answer": 1, "gold": 2}, prompt="question", answer="gold")
+    assert (made.prompt, made.columns) == ("q", {"answer": 2})
+    made = row({"answer": 1, "prompt": "p"}, prompt="prompt", gold="answer")
+    assert (made.prompt, made.columns) == ("p", {"gold": 1})
+
+
+def test_a_text_prompt_beside_whole_conversations() -> None:
+    made = row({"prompt": "p", "chosen": [user("p"), assistant("a")], "rejected": [user("p"), assistant("b")]})
+    assert made.prompt == [user("p")]
+    assert contents(made) == [([assistant("a")], 1.0), ([assistant("b")], 0.0)]
+
+
+def test_keys_that_a_table_fills_with_null_are_no_keys() -> None:
+    assert row({"prompt": [{**user("p"), "tool_calls": None}]}).prompt == [user("p")]
+
+
 @pytest.mark.parametrize(
     ("record", "message"),
     [
         ({"promt": "p"}, r"no column 'prompt'; the columns are 'promt'. Did you mean 'promt'\?"),
         ({"prompt": 3}, "column 'prompt' is int"),
         ({"prompt": []}, "column 'prompt' is an empty list"),
-        ({"prompt": None}, "column 'prompt' is NoneType"),
+        ({"prompt": None}, "column 'prompt' is null"),
+        ({"messages": [assistant("a")]}, "no message before the assistant's"),
+        (
+            {"prompt": [user("p")], "chosen": [user("p"), assistant("a")], "rejected": [user("p"), assistant("b")]},
+            "must begin and end with the assistant's message; it goes from user to assistant",
+        ),
         ({"prompt": ["x"]}, "a message is"),
         ({"prompt": [{"role": "usr", "content": "x"}]}, "unknown role 'usr'"),
         ({"prompt": [{"role": "user", "content": None}]}, "has no text"),

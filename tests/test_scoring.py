@@ -46,20 +46,39 @@ def test_weighted_sum_of_what_applies() -> None:
 
 @pytest.mark.parametrize(
     "values",
-    [[1, 0], [True, False], [np.float32(1), np.int64(0)], [torch.tensor(1.0), torch.tensor(0)], np.array([1.0, 0.0])],
+    [
+        [1, 0],
+        (1, 0),
+        [True, False],
+        [np.float32(1), np.int64(0)],
+        [torch.tensor(1.0), torch.tensor(0)],
+        [np.bool_(True), np.array([0.0])],
+        np.array([1.0, 0.0]),
+        torch.tensor([1.0, 0.0]),
+    ],
 )
 def test_numbers_of_every_kind_are_taken(values: Any) -> None:
     assert scorer(a=(lambda s: values, 1.0)).score(samples("x", "y")).rewards == [1.0, 0.0]
 
 
-@pytest.mark.parametrize("values", [["1", 0], [math.nan, 0], [math.inf, 0], [[1], 0], [{}, 0], [object(), 0]])
+@pytest.mark.parametrize(
+    "values",
+    [
+        *(["1", 0], [math.nan, 0], [math.inf, 0], [[1], 0], [{}, 0], [object(), 0], [10**400, 0]),
+        *([torch.tensor([1.0, 2.0]), 0], [np.array([]), 0], np.array([[1.0], [0.0]])),
+    ],
+)
 def test_nonsense_names_the_reward_and_the_completion(values: Any) -> None:
     with pytest.raises(UserCodeError, match=r"`reward.a`: returned .* for the completion 'xyz'"):
         scorer(a=(lambda s: values, 1.0)).score(samples("xyz", "y"))
 
 
 @pytest.mark.parametrize(
-    ("value", "message"), [([1], "1 scores for 2"), (None, "NoneType"), (3.0, "float"), ("ab", "str")]
+    ("value", "message"),
+    [
+        *(([1], "1 scores for 2"), (None, "NoneType"), (3.0, "float"), ("ab", "str"), (b"ab", "bytes")),
+        *((np.array(3.0), "ndarray"), (torch.tensor(3.0), "Tensor"), (np.float64(1), "float64")),
+    ],
 )
 def test_a_wrong_number_of_scores(value: Any, message: str) -> None:
     with pytest.raises(UserCodeError, match=message):

@@ -30,7 +30,7 @@ class Hf:
     def load(self, seed: int) -> Dataset:
         rows = self._rows(self.split)
         evaluation = None if self.eval_split is None else self._rows(self.eval_split)
-        return divided(rows, evaluation, self.eval_size, seed, "data.path")
+        return divided(rows, evaluation, self.eval_size, seed, "data.eval_split")
 
     def _rows(self, split: str) -> list[Row]:
         table = self._table(split)
@@ -50,14 +50,17 @@ class Hf:
         try:
             if local.is_dir() and ((local / "state.json").exists() or (local / "dataset_dict.json").exists()):
                 loaded = datasets.load_from_disk(str(local))
-                return loaded[split] if isinstance(loaded, datasets.DatasetDict) else loaded
+                if not isinstance(loaded, datasets.DatasetDict):
+                    loaded = {"train": loaded}
+                return loaded[split]
             if local.is_file():
                 if local.suffix not in READERS:
                     raise ConfigError(f"`data.path`: {self.path}: allowed are {', '.join(sorted(READERS))} files.")
-                return datasets.load_dataset(READERS[local.suffix], data_files={split: str(local)}, split=split)
+                # The one split of a file is called train; train[:80%] and train[80%:] divide it.
+                return datasets.load_dataset(READERS[local.suffix], data_files={"train": str(local)}, split=split)
             return datasets.load_dataset(self.path, self.name, split=split)
         except ConfigError:
             raise
         except (OSError, ValueError, KeyError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-            reason = " ".join(str(error).split())[:300]
+            reason = f"there is no split {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:300]
             raise ConfigError(f"`data.path`: cannot read {self.path!r} (split {split!r}): {reason}") from error

@@ -27,4 +27,4 @@ class Jsonl:
             return rows_from_records(records, self.columns, as_chat=self.as_chat, need_preference=False)
 
         evaluation = None if self.eval_path is None else rows(self.eval_path, "data.eval_path")
-        return divided(rows(self.path, "data.path"), evaluation, self.eval_size, seed, "data.path")
+        return divided(rows(self.path, "data.path"), evaluation, self.eval_size, seed, "data.eval_path")

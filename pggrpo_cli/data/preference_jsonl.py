@@ -15,8 +15,8 @@ from pggrpo_cli.types import Dataset, Row
 class PreferenceJsonl:
     """{"prompt", "chosen", "rejected"} or {"chosen", "rejected"}, plain or conversational; see rows.py.
 
-    What is held out are whole prompts: the pairs of one prompt never stand on both sides. For its evaluation a held-out
-    prompt counts once.
+    The pairs of one prompt never stand on both sides of the division; held out, a prompt counts once.
+    What `eval_path` holds may be prompts alone: evaluation samples its own completions.
     """
 
     path: str
@@ -26,17 +26,10 @@ class PreferenceJsonl:
     as_chat: bool
 
     def load(self, seed: int) -> Dataset:
-        def rows(path: str, key: str) -> list[Row]:
+        def rows(path: str, key: str, *, need_preference: bool) -> list[Row]:
             records = read_jsonl(path, key)
-            return rows_from_records(records, self.columns, as_chat=self.as_chat, need_preference=True)
+            return rows_from_records(records, self.columns, as_chat=self.as_chat, need_preference=need_preference)
 
-        if self.eval_path is not None:
-            evaluation = rows(self.eval_path, "data.eval_path")
-            return divided(rows(self.path, "data.path"), evaluation, self.eval_size, seed, "data.path")
-        by_prompt: dict[str, list[Row]] = {}
-        for row in rows(self.path, "data.path"):
-            by_prompt.setdefault(str(row.prompt), []).append(row)
-        firsts = [members[0] for members in by_prompt.values()]
-        parts = divided(firsts, None, self.eval_size, seed, "data.path")
-        train = [row for first in parts.train for row in by_prompt[str(first.prompt)]]
-        return Dataset(train=train, evaluation=parts.evaluation)
+        pairs = rows(self.path, "data.path", need_preference=True)
+        held_out = None if self.eval_path is None else rows(self.eval_path, "data.eval_path", need_preference=False)
+        return divided(pairs, held_out, self.eval_size, seed, "data.eval_path")

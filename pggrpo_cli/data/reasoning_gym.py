@@ -14,7 +14,7 @@ from pggrpo_cli.types import Dataset, Row
 @dataclass(frozen=True, kw_only=True)
 class ReasoningGym:
     """`size` questions drawn with `data_seed`; questions that come twice are kept once, so that what is held out is
-    never trained on. Columns: question, answer, metadata, and `task` for the reward of the same name.
+    never trained on. Columns: question, answer, metadata, and `task` and `params` for the reward of the same name.
     """
 
     task: str
@@ -50,7 +50,7 @@ class ReasoningGym:
         for index, entry in enumerate(entries):
             question = entry["question"]
             prompt: Any = [{"role": "user", "content": question}] if self.as_chat else question
-            columns = {**entry, "task": self.task}
+            columns = {**entry, "task": self.task, "params": self.params}
             rows.setdefault(question, Row(prompt=prompt, columns=columns, source=f"{self.task}:{index}"))
         if len(rows) <= self.eval_size:
             raise ConfigError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -67,9 +68,11 @@ def _load(path: str, name: str) -> Callable[..., Any]:
     if spec is None or spec.loader is None:
         raise ConfigError(f"`reward.python.path`: {path} is no Python file.")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses and pickles look their module up there
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        del sys.modules[spec.name]
         raise UserCodeError(f"`reward.python.path`: {path} raised {type(error).__name__} when read: {error}") from error
     function = getattr(module, name, None)
     if not callable(function):

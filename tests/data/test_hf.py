@@ -47,3 +47,15 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     (tmp_path / "t.xml").write_text("<x/>")
     with pytest.raises(ConfigError, match="allowed are"):
         data(tmp_path / "t.xml").load(1)
+
+
+def test_a_held_out_split_is_never_the_one_trained_on(tmp_path: Path) -> None:
+    table = datasets.Dataset.from_list(ROWS)
+    table.to_parquet(tmp_path / "t.parquet")
+    table.save_to_disk(tmp_path / "saved")
+    for name in ("t.parquet", "saved"):
+        with pytest.raises(ConfigError, match=r"cannot read .*split 'test'"):
+            replace(data(tmp_path / name), eval_split="test").load(1)
+    sliced = replace(data(tmp_path / "t.parquet"), split="train[:4]", eval_split="train[4:]").load(1)
+    assert [row.columns["answer"] for row in sliced.train] == ["0", "1", "2", "3"]
+    assert [row.columns["answer"] for row in sliced.evaluation] == ["4", "5"]

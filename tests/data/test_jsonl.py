@@ -30,6 +30,8 @@ def test_byte_order_mark_line_ends_and_blank_lines_are_tolerated(tmp_path: Path)
         (b'{"prompt": "a"}\n{"prompt": "\xff"}', r"f.jsonl:2: not UTF-8"),
         (b'{"prompt": "a", "x": NaN}', r"f.jsonl:1: not valid JSON: NaN"),
         (b"[1, 2]", r"f.jsonl:1: a JSON object is needed, not list"),
+        (b'{"prompt": "\\ud800 x"}', r"f.jsonl:1: not valid text: half a surrogate pair"),
+        (b"[" * 100_000, r"f.jsonl:1: not valid JSON: nested too deeply"),
         (b"", r"`data.path`: holds no rows"),
         (b'{"answer": "a"}', r"f.jsonl:1: there is no column 'prompt'"),
     ],
@@ -56,3 +58,15 @@ def test_held_out_rows(tmp_path: Path) -> None:
     assert (len(other.train), len(other.evaluation)) == (10, 10)
     with pytest.raises(ConfigError, match=r"`data.eval_size`: 10 of 10"):
         replace(full, eval_size=10).load(1)
+    (tmp_path / "empty.jsonl").write_bytes(b"\n")
+    with pytest.raises(DataError, match=r"`data.eval_path`: holds no rows"):
+        replace(full, eval_path=str(tmp_path / "empty.jsonl")).load(1)
+
+
+def test_rows_with_one_prompt_are_held_out_together(tmp_path: Path) -> None:
+    lines = b"\n".join(b'{"prompt": "%d", "id": %d}' % (index % 4, index) for index in range(12))
+    parts = replace(data(tmp_path / "f.jsonl", lines), eval_size=1).load(1)
+    assert (len(parts.train), len(parts.evaluation)) == (9, 1)
+    assert parts.evaluation[0].prompt not in {row.prompt for row in parts.train}
+    with pytest.raises(ConfigError, match="4 of 4 different prompts"):
+        replace(data(tmp_path / "f.jsonl", lines), eval_size=4).load(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,3 +31,10 @@ def test_prompts_are_held_out_whole(tmp_path: Path) -> None:
 def test_rows_without_pairs_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"pairs.jsonl:1: there is no column 'chosen'"):
         data(tmp_path, [{"prompt": "p"}]).load(1)
+
+
+def test_prompts_alone_can_be_held_out(tmp_path: Path) -> None:
+    (tmp_path / "held_out.jsonl").write_text('{"prompt": "q", "answer": 3}\n')
+    pairs = data(tmp_path, [{"prompt": "p", "chosen": "c", "rejected": "r"}])
+    parts = replace(pairs, eval_path=str(tmp_path / "held_out.jsonl")).load(1)
+    assert (parts.evaluation[0].prompt, parts.evaluation[0].columns) == ("q", {"answer": 3})

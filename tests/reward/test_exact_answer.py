@@ -51,3 +51,14 @@ def test_errors_say_what_to_do() -> None:
         REWARD.score([sample("7", gold="7")])
     with pytest.raises(ConfigError, match="not a regular expression"):
         ExactAnswer(pattern="(", answer_column="answer").score([sample("7", answer="7")])
+
+
+@pytest.mark.parametrize(
+    ("completion", "answer", "score"),
+    [
+        *(("3,4", "4", 1.0), ("1,234.50", "1234.5", 1.0), ("9-4", "4", 1.0), ("9 - -4", "-4", 1.0)),
+        *(("it is .5", "0.5", 1.0), ("1,2345", "2345", 1.0), ("5.", "5", 1.0), ("−3", "-3", 1.0), ("12", "2", 0.0)),
+    ],
+)
+def test_what_the_default_pattern_takes_for_a_number(completion: str, answer: str, score: float) -> None:
+    assert REWARD.score([sample(completion, answer=answer)]) == [score]

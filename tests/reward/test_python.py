@@ -60,3 +60,16 @@ def test_what_is_missing_is_named(path: str, tmp_path: Path) -> None:
     broken.write_text("import nothing_of_this_name")
     with pytest.raises(UserCodeError, match="raised ModuleNotFoundError when read"):
         Python(path=str(broken), name="x").score([sample("x")])
+
+
+def test_a_file_that_is_a_module_like_any_other(tmp_path: Path) -> None:
+    file = tmp_path / "classes.py"
+    file.write_text(
+        "from __future__ import annotations\nfrom dataclasses import InitVar, dataclass\n@dataclass\nclass A:\n"
+        "    x: InitVar[int]\ndef one(completions):\n    return [1.0 for _ in completions]\n"
+    )
+    assert Python(path=str(file), name="one").score([sample("a")]) == [1.0]
+    file = tmp_path / "leaves.py"
+    file.write_text("import sys\nsys.exit(3)\n")
+    with pytest.raises(UserCodeError, match=r"leaves.py raised SystemExit"):
+        Python(path=str(file), name="one").score([sample("a")])
