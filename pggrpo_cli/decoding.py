@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 
 import torch
 
-from pggrpo_cli.attention import DecodePlan, PackedPlan
+from pggrpo_cli.attention import DecodePlan
 from pggrpo_cli.draws import position_keys, row_key
 from pggrpo_cli.key_values import KeyValueStore
+from pggrpo_cli.packed_attention import PackedPlan
 from pggrpo_cli.packing import pack
 from pggrpo_cli.policy import Policy
 from pggrpo_cli.selection import Selection

@@ -1,18 +1,22 @@
-"""Log-probabilities and entropies from hidden states, in chunks: [tokens, vocabulary] never exists in full.
+"""Log-probabilities and entropies from hidden states, in tiles: [tokens, vocabulary] never exists in full.
 
 The one place where log π(token) is computed for training, old, new and reference alike.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.nn import functional as F
 
-CHUNK_TOKENS = 512
-"""Rows of logits that exist at a time: 100 MB for a vocabulary of 49,152 in float32."""
+TILE_ROWS = 2048
+TILE_COLUMNS = {"cpu": 512}
+TILE_COLUMNS_ELSEWHERE = 16384
+"""Tokens and vocabulary entries of the logits that exist at a time. A CPU's tile is 4 MB in float32, near the size of
+its second-level caches: each of the passes over it then costs a third of one over main memory (docs/speed.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +35,10 @@ class Head:
         bias = None if self.bias is None else self.bias.detach().to(self.dtype)
         return Head(self.weight.detach().to(self.dtype), bias, self.softcap, self.dtype)
 
+    def columns(self, part: slice) -> Head:
+        """The head of these vocabulary entries alone."""
+        return Head(self.weight[part], None if self.bias is None else self.bias[part], self.softcap, self.dtype)
+
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """hidden [T, d] → logits [T, V] in float32 or wider, before temperature."""
         bias = None if self.bias is None else self.bias.to(self.dtype)
@@ -48,8 +56,10 @@ def token_logprobs(
     """log softmax(logits / temperature)[targets] and the entropies of these distributions.
 
     hidden [T, d], targets int64 [T] → logprobs [T], entropies [T] or None (nats), float32 or wider, differentiable in
-    hidden, weight and bias. The backward computes the logits of a chunk again instead of keeping them:
-    ∂logprob_t/∂z = (1[target] − p) / temperature,  ∂H/∂z = −p (log p + H) / temperature.
+    hidden, weight and bias. With z = logits / temperature, m the largest, Z = Σ exp(z − m):
+    logprob = z[target] − m − log Z and H = log Z − Σ exp(z − m)(z − m) / Z, gathered over tiles of the vocabulary. The
+    backward computes the logits of a tile again instead of keeping them:
+    ∂logprob/∂z = 1[target] − p,  ∂H/∂z = −p (log p + H).
     """
     logprobs, entropies = _TokenLogprobs.apply(
         hidden, head.weight, head.bias, targets, head.softcap, head.dtype, temperature, with_entropy
@@ -71,55 +81,131 @@ class _TokenLogprobs(torch.autograd.Function):
         with_entropy: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         head = Head(weight, bias, softcap, dtype).prepared()
+        low = hidden.to(dtype)
         wide = torch.promote_types(hidden.dtype, torch.float32)
-        logprobs = hidden.new_empty(targets.shape, dtype=wide)
+        log_mass = hidden.new_empty(targets.shape, dtype=wide)
+        chosen = hidden.new_empty(targets.shape, dtype=wide)
         entropies = hidden.new_empty(targets.shape if with_entropy else (0,), dtype=wide)
-        for part in _chunks(targets.shape[0]):
-            # log_softmax, not logsumexp, which takes four times as long on a CPU.
-            table = head.logits(hidden[part]).div_(temperature).log_softmax(-1)
-            logprobs[part] = table.gather(1, targets[part, None]).squeeze(1)
+        for rows in _slices(targets.shape[0], TILE_ROWS):
+            sums = _Sums(low[rows].shape[0], wide, hidden.device, with_entropy)
+            for columns in _column_slices(weight):
+                sums.add(_scaled(head.columns(columns), low[rows], temperature), targets[rows], columns)
+            log_mass[rows], chosen[rows] = sums.log_mass, sums.chosen
             if with_entropy:
-                entropies[part] = -(table.exp() * table).sum(-1)
-        ctx.save_for_backward(hidden, weight, bias, targets, entropies)
-        ctx.options = (softcap, dtype, temperature, with_entropy)
+                entropies[rows] = sums.entropies
+        ctx.save_for_backward(low, weight, bias, targets, log_mass, entropies)
+        ctx.options = (softcap, dtype, temperature, with_entropy, hidden.dtype)
         ctx.set_materialize_grads(False)
-        return logprobs, entropies
+        return chosen - log_mass, entropies
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
         grad_logprobs, grad_entropies = grads
-        hidden, weight, bias, targets, entropies = ctx.saved_tensors
-        softcap, dtype, temperature, with_entropy = ctx.options
+        low, weight, bias, targets, log_mass, entropies = ctx.saved_tensors
+        softcap, dtype, temperature, with_entropy, hidden_dtype = ctx.options
         head = Head(weight, bias, softcap, dtype).prepared()
-        grad_hidden = torch.zeros_like(hidden)
-        grad_weight = torch.zeros_like(weight)
+        grad_hidden = torch.zeros(low.shape, dtype=torch.promote_types(hidden_dtype, torch.float32), device=low.device)
+        grad_weight = torch.empty_like(weight) if targets.shape[0] else torch.zeros_like(weight)
         grad_bias = None if bias is None else torch.zeros_like(bias)
-        for part in _chunks(targets.shape[0]):
-            raw = head.logits(hidden[part])
-            scaled = raw if temperature == 1 else raw / temperature
-            grad = scaled.softmax(-1)
-            slope = None
+        for rows in _slices(targets.shape[0], TILE_ROWS):
+            slope_of_entropy = None
             if with_entropy and grad_entropies is not None:
-                slope = scaled.log_softmax(-1).add_(entropies[part, None])
-                slope.mul_(grad).mul_(-grad_entropies[part, None])
-            if grad_logprobs is None:
-                grad.zero_()
-            else:
-                weights = grad_logprobs[part, None]
-                grad.mul_(-weights).scatter_add_(1, targets[part, None], weights.to(grad.dtype))
-            if slope is not None:
-                grad.add_(slope)
-            if temperature != 1:
-                grad.div_(temperature)
-            if softcap is not None:
-                grad.mul_(1 - (raw / softcap).square())
-            low = grad.to(dtype)
-            grad_hidden[part] = (low @ head.weight).to(hidden.dtype)
-            grad_weight += (low.t() @ hidden[part].to(dtype)).to(weight.dtype)
-            if grad_bias is not None:
-                grad_bias += grad.sum(0).to(grad_bias.dtype)
-        return grad_hidden, grad_weight, grad_bias, None, None, None, None, None
+                slope_of_entropy = (grad_entropies[rows, None], entropies[rows, None])
+            slope_of_logprob = None if grad_logprobs is None else grad_logprobs[rows, None]
+            for columns in _column_slices(weight):
+                part = head.columns(columns)
+                scaled = _scaled(part, low[rows], temperature)
+                capped = scaled.clone() if softcap is not None else None
+                grad = _gradient(scaled.sub_(log_mass[rows, None]), slope_of_logprob, slope_of_entropy)
+                if slope_of_logprob is not None:
+                    _add_at_targets(grad, targets[rows], columns, slope_of_logprob)
+                if temperature != 1:
+                    grad.div_(temperature)
+                if capped is not None:
+                    grad.mul_(1 - (capped * (temperature / softcap)).square_())
+                if grad_bias is not None:
+                    grad_bias[columns] += grad.sum(0).to(grad_bias.dtype)
+                grad = grad.to(dtype)
+                grad_hidden[rows] += grad @ part.weight
+                share = grad.t() @ low[rows]
+                if rows.start == 0:
+                    grad_weight[columns] = share
+                else:
+                    grad_weight[columns] += share
+        return grad_hidden.to(hidden_dtype), grad_weight, grad_bias, None, None, None, None, None
 
 
-def _chunks(length: int) -> list[slice]:
-    return [slice(start, min(start + CHUNK_TOKENS, length)) for start in range(0, length, CHUNK_TOKENS)]
+class _Sums:
+    """Sums over the vocabulary, gathered tile by tile relative to the largest logit seen so far. All [R]."""
+
+    def __init__(self, rows: int, dtype: torch.dtype, device: torch.device, with_entropy: bool) -> None:
+        self._largest = torch.full((rows,), torch.finfo(dtype).min, dtype=dtype, device=device)
+        self._mass = torch.zeros(rows, dtype=dtype, device=device)
+        self._moment = torch.zeros(rows, dtype=dtype, device=device) if with_entropy else None
+        self.chosen = torch.zeros(rows, dtype=dtype, device=device)
+
+    def add(self, scaled: torch.Tensor, targets: torch.Tensor, columns: slice) -> None:
+        """scaled [R, columns] (overwritten)."""
+        inside, place = _places(targets, columns)
+        self.chosen = torch.where(inside, scaled.gather(1, place[:, None]).squeeze(1), self.chosen)
+        largest = torch.maximum(self._largest, scaled.amax(1))
+        shift = self._largest - largest
+        shrink = shift.exp()
+        masses = scaled.sub_(largest[:, None]).exp()
+        if self._moment is not None:
+            moment = torch.where(self._mass > 0, shrink * (self._moment + shift * self._mass), self._moment)
+            self._mass = self._mass * shrink + masses.sum(1)
+            self._moment = moment + masses.mul_(scaled).sum(1)
+        else:
+            self._mass = self._mass * shrink + masses.sum(1)
+        self._largest = largest
+
+    @property
+    def log_mass(self) -> torch.Tensor:
+        return self._largest + self._mass.log()
+
+    @property
+    def entropies(self) -> torch.Tensor:
+        assert self._moment is not None
+        return self._mass.log() - self._moment / self._mass
+
+
+def _scaled(head: Head, low: torch.Tensor, temperature: float) -> torch.Tensor:
+    logits = head.logits(low)
+    return logits if temperature == 1 else logits.div_(temperature)
+
+
+def _gradient(
+    table: torch.Tensor,
+    slope_of_logprob: torch.Tensor | None,
+    slope_of_entropy: tuple[torch.Tensor, torch.Tensor] | None,
+) -> torch.Tensor:
+    """table = log p [R, columns] (overwritten) → −p · (∂L/∂logprob + ∂L/∂H · (log p + H)): all but the target's 1."""
+    if slope_of_entropy is None:
+        probabilities = table.exp_()
+        return probabilities.zero_() if slope_of_logprob is None else probabilities.mul_(-slope_of_logprob)
+    slope, entropies = slope_of_entropy
+    probabilities = table.exp()
+    factor = table.add_(entropies).mul_(-slope)
+    if slope_of_logprob is not None:
+        factor.sub_(slope_of_logprob)
+    return probabilities.mul_(factor)
+
+
+def _add_at_targets(grad: torch.Tensor, targets: torch.Tensor, columns: slice, slope: torch.Tensor) -> None:
+    inside, place = _places(targets, columns)
+    grad.scatter_add_(1, place[:, None], torch.where(inside[:, None], slope, 0).to(grad.dtype))
+
+
+def _places(targets: torch.Tensor, columns: slice) -> tuple[torch.Tensor, torch.Tensor]:
+    """(whether the target is in these columns, its place in them or 0), [R] each."""
+    inside = (targets >= columns.start) & (targets < columns.stop)
+    return inside, torch.where(inside, targets - columns.start, 0)
+
+
+def _slices(length: int, size: int) -> Iterator[slice]:
+    return (slice(start, min(start + size, length)) for start in range(0, length, size))
+
+
+def _column_slices(weight: torch.Tensor) -> Iterator[slice]:
+    return _slices(weight.shape[0], TILE_COLUMNS.get(weight.device.type, TILE_COLUMNS_ELSEWHERE))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pggrpo_cli.attention import PackedGroup
+from pggrpo_cli.packed_attention import PackedGroup
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

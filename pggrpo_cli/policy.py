@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 import torch
 
-from pggrpo_cli.attention import ATTENTION_NAME, AttentionPlan, PackedPlan
+from pggrpo_cli.attention import ATTENTION_NAME, AttentionPlan
 from pggrpo_cli.logprobs import Head, token_logprobs
+from pggrpo_cli.packed_attention import PackedPlan
 from pggrpo_cli.packing import Packed, pack
 from pggrpo_cli.types import TokenScores
 

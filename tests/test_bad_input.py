@@ -37,7 +37,10 @@ def mine(name: str) -> list[str]:
 
 
 CASES: dict[str, tuple[list[str], list[str]]] = {
-    "missing model folder": ([*TINY, "model=hf", "model.path=./nowhere"], ["`model.path`", "there is no folder nowhere"]),
+    "missing model folder": (
+        [*TINY, "model=hf", "model.path=./nowhere"],
+        ["`model.path`", "there is no folder nowhere"],
+    ),
     "folder without weights": ([*TINY, "model=hf", "model.path=./no_weights"], ["`model.path`", "safetensors"]),
     "pickled weights": ([*TINY, "model=hf", "model.path=./pickled"], ["`model.path`", "pickle", "save_pretrained"]),
     "missing file": (jsonl("none.jsonl"), ["`data.path`: none.jsonl does not exist"]),

@@ -11,7 +11,8 @@ from pggrpo_cli.logprobs import Head, token_logprobs
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logprobs, "CHUNK_TOKENS", 3)
+    monkeypatch.setattr(logprobs, "TILE_ROWS", 3)
+    monkeypatch.setitem(logprobs.TILE_COLUMNS, "cpu", 4)
 
 
 def inputs(bias: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor]:
