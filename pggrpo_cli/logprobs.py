@@ -6,11 +6,13 @@ The one place where log π(token) is computed for training, old, new and referen
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch.nn import functional as F
+
+from pggrpo_cli.prepared import Product, prepared_product
 
 TILE_ROWS = 2048
 TILE_COLUMNS = {"cpu": 512}
@@ -29,11 +31,17 @@ class Head:
     softcap: float | None
     dtype: torch.dtype
     """Of the product; sums over the vocabulary are taken in float32 or wider."""
+    product: Product | None = None
+    """The product with prepared weights, if many calls are to come."""
 
     def prepared(self) -> Head:
-        """The same with detached weights in the dtype of the product: for many calls without gradient."""
+        """The same with detached weights in the dtype of the product."""
         bias = None if self.bias is None else self.bias.detach().to(self.dtype)
         return Head(self.weight.detach().to(self.dtype), bias, self.softcap, self.dtype)
+
+    def prepared_for_few_rows(self) -> Head:
+        """The same for many calls with few rows each, without gradient."""
+        return replace(self, product=prepared_product(self.weight, self.bias, self.dtype))
 
     def columns(self, part: slice) -> Head:
         """The head of these vocabulary entries alone."""
@@ -41,9 +49,12 @@ class Head:
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """hidden [T, d] → logits [T, V] in float32 or wider, before temperature."""
-        bias = None if self.bias is None else self.bias.to(self.dtype)
         with torch.autocast(hidden.device.type, enabled=False):
-            logits = F.linear(hidden.to(self.dtype), self.weight.to(self.dtype), bias)
+            if self.product is not None:
+                logits = self.product(hidden)
+            else:
+                bias = None if self.bias is None else self.bias.to(self.dtype)
+                logits = F.linear(hidden.to(self.dtype), self.weight.to(self.dtype), bias)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if self.softcap is not None:
             logits = torch.tanh(logits / self.softcap) * self.softcap

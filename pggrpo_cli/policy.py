@@ -13,6 +13,7 @@ from pggrpo_cli.attention import ATTENTION_NAME, AttentionPlan
 from pggrpo_cli.logprobs import Head, token_logprobs
 from pggrpo_cli.packed_attention import PackedPlan
 from pggrpo_cli.packing import Packed, pack
+from pggrpo_cli.prepared import prepared_linears
 from pggrpo_cli.types import TokenScores
 
 
@@ -105,14 +106,11 @@ class Policy:
 
     @contextmanager
     def sampling(self) -> Iterator[None]:
-        """No gradient, evaluation mode, and weights cast once for all the forwards within.
-
-        Autocast keeps its casts of parameters until its outermost context ends, so it must be one context.
-        """
+        """No gradient, evaluation mode, and weights prepared once for all the forwards within."""
         self.module.eval()
         try:
-            with torch.no_grad(), self.computing():
-                self._prepared_head = self._head().prepared()
+            with torch.no_grad(), self.computing(), prepared_linears(self.module.base_model, self._product_dtype):
+                self._prepared_head = self._head().prepared_for_few_rows()
                 yield
         finally:
             self._prepared_head = None
@@ -137,8 +135,7 @@ class Policy:
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """hidden [T, d] → logits [T, V] float32, without gradient."""
-        head = self._prepared_head or self._head().prepared()
-        return head.logits(hidden)
+        return (self._prepared_head or self._head().prepared()).logits(hidden)
 
     def score(self, packed: Packed, temperature: float, *, with_entropy: bool) -> TokenScores:
         """Log-probabilities and entropies of packed.targets under softmax(logits / temperature), [T] each."""
@@ -167,8 +164,11 @@ class Policy:
     def _head(self) -> Head:
         projection = self.module.get_output_embeddings()
         softcap = getattr(self.config, "final_logit_softcapping", None)
-        dtype = self.compute_dtype if self.autocasts else projection.weight.dtype
-        return Head(projection.weight, getattr(projection, "bias", None), softcap, dtype)
+        return Head(projection.weight, getattr(projection, "bias", None), softcap, self._product_dtype)
+
+    @property
+    def _product_dtype(self) -> torch.dtype:
+        return self.compute_dtype if self.autocasts else next(self.module.parameters()).dtype
 
     @contextmanager
     def _checkpointing(self) -> Iterator[None]:
