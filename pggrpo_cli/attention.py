@@ -2,19 +2,18 @@
 
 transformers calls it (through AttentionInterface) with the queries, keys and values of one flat row of tokens. What
 the tokens are to each other stands in a plan, passed to the model as `attention_plan=`: a PackedPlan (prompts, each
-followed by the completions that share it; packed_attention.py) or a DecodePlan (one new token for each live row).
+followed by the completions that share it; packed_attention.py) or a DecodePlan (one new token for each live row;
+decode_attention.py).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch.nn import functional as F
 from transformers import AttentionInterface
-
-from pggrpo_cli.key_values import KeyValueStore
 
 ATTENTION_NAME = "pggrpo"
 
@@ -87,33 +86,3 @@ def attend(
         scores = scores.masked_fill(~mask, float("-inf"))
         out = scores.softmax(-1).to(value.dtype) @ value
     return out.reshape(batch, num_heads, length, value.shape[-1])
-
-
-@dataclass(slots=True)
-class DecodePlan:
-    """One new token for each of the first B rows of the store, at that row's own length."""
-
-    store: KeyValueStore
-    lengths: torch.Tensor
-    """int64 [B]: keys the row holds before this token."""
-    longest: int
-    """max(lengths) + 1, known on the host."""
-    _masks: dict[int | None, torch.Tensor] = field(default_factory=dict)
-
-    def attend(self, heads: Heads) -> torch.Tensor:
-        keys, values = self.store.append(heads.layer, self.lengths, heads.key, heads.value)
-        keys, values = keys[:, :, : self.longest], values[:, :, : self.longest]
-        query = heads.query.to(keys.dtype).transpose(0, 1).unsqueeze(2)
-        out = attend(query, keys, values, self._mask(heads.sliding_window), heads)
-        return out.squeeze(2).transpose(0, 1)
-
-    def _mask(self, window: int | None) -> torch.Tensor:
-        """bool [B, 1, 1, longest]"""
-        if window not in self._masks:
-            position = torch.arange(self.longest, device=self.lengths.device)[None]
-            last = self.lengths[:, None]
-            mask = position <= last
-            if window is not None:
-                mask &= last - position < window
-            self._masks[window] = mask[:, None, None]
-        return self._masks[window]

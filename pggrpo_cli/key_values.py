@@ -1,4 +1,4 @@
-"""The sampler's key–value storage: owned by us, allocated once a rollout, ragged by length, compact by rows."""
+"""The sampler's key–value storage: owned by us, allocated once a rollout, a prompt's keys once for all its completions."""
 
 from __future__ import annotations
 
@@ -6,41 +6,61 @@ import torch
 
 
 class KeyValueStore:
-    """Keys and values of S rows, each of its own length.
+    """Keys and values of prompts, in slots, and of the completions in the making, in rows.
 
-    A layer's block is [S, K, capacity, D] (K key–value heads, D head size), made when the layer first writes. Live rows
-    are the first ones: a finished row is overwritten by the last live one (`move`), nothing else is ever copied.
+    A layer's blocks are [slots, K, prompt capacity, D] and [rows, K, completion capacity, D] (K key–value heads, D head
+    size), made when the layer first writes. The live slots and rows are the first ones: one that is done with is
+    overwritten by the last live one (`move_prompt`, `move_row`), nothing else is ever copied.
     """
 
-    def __init__(self, rows: int, capacity: int, dtype: torch.dtype) -> None:
-        self._rows, self._capacity, self._dtype = rows, capacity, dtype
-        self._keys: list[torch.Tensor] = []
-        self._values: list[torch.Tensor] = []
-        self._row_index = torch.empty(0, dtype=torch.long)
+    def __init__(self, slots: int, prompt_capacity: int, rows: int, capacity: int, dtype: torch.dtype) -> None:
+        self._prompt_shape, self._row_shape = (slots, prompt_capacity), (rows, capacity)
+        self._dtype = dtype
+        self._prompts: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._rows: list[tuple[torch.Tensor, torch.Tensor]] = []
 
-    def fill(self, layer: int, first_row: int, rows: int, keys: torch.Tensor, values: torch.Tensor) -> None:
-        """Writes a prompt's keys and values [K, L, D] into `rows` rows from `first_row` on."""
-        if layer == len(self._keys):
-            # Zeros, not empty: what lies behind a row's length is masked, but 0 · NaN would still be NaN.
-            for blocks, part in ((self._keys, keys), (self._values, values)):
-                shape = (self._rows, part.shape[0], self._capacity, part.shape[2])
-                blocks.append(torch.zeros(shape, dtype=self._dtype, device=part.device))
-        length = keys.shape[1]
-        self._keys[layer][first_row : first_row + rows, :, :length] = keys
-        self._values[layer][first_row : first_row + rows, :, :length] = values
+    def write_prompt(self, layer: int, slot: int, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """A prompt's keys and values [K, L, D]."""
+        if layer == len(self._prompts):
+            self._prompts.append((self._empty(self._prompt_shape, keys), self._empty(self._prompt_shape, values)))
+            self._rows.append((self._empty(self._row_shape, keys), self._empty(self._row_shape, values)))
+        for block, part in zip(self._prompts[layer], (keys, values), strict=True):
+            block[slot, :, : part.shape[1]] = part
+
+    def prompts(self, layer: int, slots: int, longest: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values [slots, K, longest, D] of the live slots."""
+        keys, values = self._prompts[layer]
+        return keys[:slots, :, :longest], values[:slots, :, :longest]
 
     def append(
-        self, layer: int, lengths: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
+        self, layer: int, lengths: torch.Tensor | int, keys: torch.Tensor, values: torch.Tensor, longest: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Writes one token's keys and values [K, B, D] at each row's length; returns the live rows [B, K, capacity, D]."""
-        rows = lengths.shape[0]
-        if self._row_index.shape[0] != rows:
-            self._row_index = torch.arange(rows, device=lengths.device)
-        self._keys[layer][self._row_index, :, lengths] = keys.transpose(0, 1).to(self._dtype)
-        self._values[layer][self._row_index, :, lengths] = values.transpose(0, 1).to(self._dtype)
-        return self._keys[layer][:rows], self._values[layer][:rows]
+        """Writes one token's keys and values [K, B, D] behind what each of the B live rows holds, which `lengths` says,
+        int64 [B] or one number if all hold as many → keys and values of the rows [B, K, longest, D]."""
+        live = keys.shape[1]
+        for block, part in zip(self._rows[layer], (keys, values), strict=True):
+            if isinstance(lengths, int):
+                block[:live, :, lengths] = part.transpose(0, 1)
+            else:
+                block[torch.arange(live, device=part.device), :, lengths] = part.transpose(0, 1).to(self._dtype)
+        own_keys, own_values = self._rows[layer]
+        return own_keys[:live, :, :longest], own_values[:live, :, :longest]
 
-    def move(self, source: int, target: int, length: int) -> None:
+    def move_prompt(self, source: int, target: int, length: int) -> None:
+        """Slot `target` becomes a copy of slot `source`, whose first `length` positions count."""
+        _move(self._prompts, source, target, length)
+
+    def move_row(self, source: int, target: int, length: int) -> None:
         """Row `target` becomes a copy of row `source`, whose first `length` positions count."""
-        for block in (*self._keys, *self._values):
+        _move(self._rows, source, target, length)
+
+    def _empty(self, shape: tuple[int, int], like: torch.Tensor) -> torch.Tensor:
+        # Zeros, not empty: what lies behind a length is masked, but 0 · NaN would still be NaN.
+        whole = (shape[0], like.shape[0], shape[1], like.shape[2])
+        return torch.zeros(whole, dtype=self._dtype, device=like.device)
+
+
+def _move(layers: list[tuple[torch.Tensor, torch.Tensor]], source: int, target: int, length: int) -> None:
+    for blocks in layers:
+        for block in blocks:
             block[target, :, :length] = block[source, :, :length]

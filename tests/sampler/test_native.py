@@ -96,6 +96,29 @@ def test_waves_change_nothing(policy: Policy, context: RunContext) -> None:
     )
 
 
+def test_freed_rows_go_to_the_next_groups_and_nobody_notices(
+    any_policy: Policy, context: RunContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    any_policy.module.generation_config.eos_token_id = list(range(0, 256, 6))
+    prompts = random_prompts([5, 20, 3, 6, 11, 2, 9])
+    sampler = replace(NATIVE, max_new_tokens=24)
+    alone = [sample(sampler, any_policy, [p], context, replace(DRAWS, first_ordinal=i)) for i, p in enumerate(prompts)]
+    fed: list[int] = []
+    hidden = Policy.hidden
+
+    def counted(self: Policy, input_ids: torch.Tensor, *rest: object) -> torch.Tensor:
+        fed.append(len(input_ids))
+        return hidden(self, input_ids, *rest)
+
+    monkeypatch.setattr(Policy, "hidden", counted)
+    together = sample(replace(sampler, max_rows=12), any_policy, prompts, context)
+    assert tokens(together) == [ids for single in alone for ids in tokens(single)]
+    decodes = max(len(ids) for single in alone[:3] for ids in tokens(single))
+    waves = [alone[:3], alone[3:6], alone[6:]]
+    in_waves = sum(max(len(ids) for single in wave for ids in tokens(single)) for wave in waves)
+    assert decodes < len(fed) < in_waves  # fewer forwards than three waves would take
+
+
 def test_draws_depend_on_seed_step_ordinal_and_sample(policy: Policy, context: RunContext) -> None:
     prompt = random_prompts([6])
     twice = prompt + prompt
