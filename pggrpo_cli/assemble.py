@@ -302,8 +302,9 @@ class _Build:
         config, policy = self.config, trainer.policy
         self.loggers.start(config.trainer.max_steps, config.name)
         precision = str(policy.compute_dtype).removeprefix("torch.")
-        parameters = sum(parameter.numel() for parameter in policy.module.parameters())
-        lines = [f"model: {source}, {parameters / 1e6:.0f}M parameters, {precision} on {policy.device}"]
+        parameters = sum(parameter.numel() for parameter in policy.module.parameters()) / 1e6
+        size = f"{parameters:.0f}M" if parameters >= 10 else f"{parameters:.2g}M"
+        lines = [f"model: {source}, {size} parameters, {precision} on {policy.device}"]
         if not policy.packable:
             lines.append(f"slower: this model goes sequence by sequence ({policy.packable_reason})")
         if rendered.dropped or rendered.truncated:

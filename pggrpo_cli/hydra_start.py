@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra import version as hydra_version
@@ -62,6 +63,7 @@ def start(command: str, arguments: list[str], check: Check, task: Task) -> None:
             multirun = options.multirun or "hydra.mode=MULTIRUN" in overrides
             cfg = _compose(hydra, name, overrides, RunMode.MULTIRUN if multirun else RunMode.RUN)
             multirun = multirun or cfg.hydra.mode == RunMode.MULTIRUN
+            _refuse_hidden_files([*([options.config_dir] if options.config_dir else []), *cfg.hydra.searchpath])
             if multirun:
                 run_sweep(hydra, name, cfg, overrides, check, task)
                 return
@@ -76,6 +78,7 @@ def compose(command: str = "train", overrides: list[str] | None = None, config_d
         _refuse_odd_words(command, overrides, hydra)
         with _translated(hydra, command, overrides):
             cfg = _compose(hydra, command, overrides, RunMode.RUN)
+            _refuse_hidden_files([*([config_dir] if config_dir else []), *cfg.hydra.searchpath])
             return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
 
 
@@ -165,6 +168,21 @@ def _refuse_odd_words(command: str, overrides: list[str], hydra: Hydra) -> None:
                 f"`{word}`: is neither an option nor key=value.{did_you_mean(word, _groups(hydra))} Write key=value or "
                 f"group=NAME; pggrpo {command} --help lists them."
             )
+
+
+def _refuse_hidden_files(folders: list[str]) -> None:
+    """A file of the user's with the name of one of ours: Hydra would take ours without a word."""
+    for folder in folders:
+        path = Path(folder.removeprefix("file://")).resolve()
+        if "://" in str(folder).removeprefix("file://") or path == conf_dir():
+            continue
+        for file in sorted(path.glob("*/*.yaml")):
+            group, name = file.parent.name, file.stem
+            if (conf_dir() / group / file.name).exists():
+                raise ConfigError(
+                    f"`{group}={name}`: {file} has the name of one of pggrpo's own, which would hide it. "
+                    f"Give it a name of its own, such as my_{file.name}."
+                )
 
 
 def _show(hydra: Hydra, name: str, options: argparse.Namespace) -> bool:

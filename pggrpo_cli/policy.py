@@ -54,7 +54,8 @@ class Policy:
     """π: the module, how it computes, and whether it runs packed.
 
     Weights stay in their own dtype; matrix products run in `compute_dtype` (autocast), the residual stream, norms and
-    everything summed over a vocabulary or a sequence in float32.
+    everything summed over a vocabulary or a sequence in float32. The module never drops out: π_θ of the update is the
+    policy that sampled.
     """
 
     def __init__(
@@ -64,11 +65,12 @@ class Policy:
         self.tokenizer = tokenizer
         self.compute_dtype = compute_dtype
         self.device = next(module.parameters()).device
-        self._gradient_checkpointing = gradient_checkpointing
         self._prepared_head: Head | None = None
+        module.eval()
         self.packable_reason = self._probe_packed()
         module.set_attn_implementation("sdpa" if self.packable_reason else ATTENTION_NAME)
-        module.train()
+        if gradient_checkpointing:
+            _checkpoint_activations(module)
 
     @property
     def packable(self) -> bool:
@@ -106,7 +108,8 @@ class Policy:
 
     @contextmanager
     def sampling(self) -> Iterator[None]:
-        """No gradient, evaluation mode, and weights prepared once for all the forwards within."""
+        """No gradient, and weights prepared once for all the forwards within."""
+        trains = self.module.training
         self.module.eval()
         try:
             with torch.no_grad(), self.computing(), prepared_linears(self.module.base_model, self._product_dtype):
@@ -114,7 +117,7 @@ class Policy:
                 yield
         finally:
             self._prepared_head = None
-            self.module.train()
+            self.module.train(trains)
 
     @contextmanager
     def plain_attention(self) -> Iterator[None]:
@@ -140,7 +143,7 @@ class Policy:
     def score(self, packed: Packed, temperature: float, *, with_entropy: bool) -> TokenScores:
         """Log-probabilities and entropies of packed.targets under softmax(logits / temperature), [T] each."""
         if self.packable:
-            with self.computing(), self._checkpointing():
+            with self.computing():
                 plan = PackedPlan(packed.groups, self.compute_dtype)
                 states = self.hidden(packed.input_ids, packed.position_ids, plan)[packed.predictor_index]
         else:
@@ -152,7 +155,7 @@ class Policy:
         """The same states [T, d] from one ordinary forward a sequence: any model, no sharing."""
         states: list[torch.Tensor] = []
         completions = iter(packed.completion_ids)
-        with self.computing(), self._checkpointing():
+        with self.computing():
             for prompt, group in zip(packed.prompt_ids, packed.groups, strict=True):
                 for _ in group.completion_lengths:
                     completion = next(completions).to(self.device)
@@ -170,17 +173,6 @@ class Policy:
     def _product_dtype(self) -> torch.dtype:
         return self.compute_dtype if self.autocasts else next(self.module.parameters()).dtype
 
-    @contextmanager
-    def _checkpointing(self) -> Iterator[None]:
-        if not (self._gradient_checkpointing and torch.is_grad_enabled()):
-            yield
-            return
-        self.module.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        try:
-            yield
-        finally:
-            self.module.gradient_checkpointing_disable()
-
     def _probe_packed(self) -> str | None:
         """None if a packed forward gives the module's own logits, else why not, in one line.
 
@@ -190,7 +182,6 @@ class Policy:
         prompts = [[token % vocabulary for token in part] for part in ((5, 17, 3, 11), (7, 2, 29))]
         completions = [[torch.tensor([t % vocabulary for t in part]) for part in ((9, 4, 21), (13, 6))]] * 2
         packed = pack(prompts, completions).to(self.device)
-        self.module.eval()
         try:
             with torch.no_grad():
                 self.module.set_attn_implementation("sdpa")
@@ -208,7 +199,20 @@ class Policy:
                 difference = float((head.logits(states).log_softmax(-1) - expected).abs().max())
         except (RuntimeError, NotImplementedError, AttributeError, TypeError, ValueError, KeyError) as error:
             return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        finally:
-            self.module.train()
         tolerance = 1e-3 if next(self.module.parameters()).dtype == torch.float32 else 0.2
         return None if difference < tolerance else f"packed log-probabilities differ by {difference:.2g}"
+
+
+def _checkpoint_activations(module: Any) -> None:
+    """Activations are computed again in the backward; transformers does it in training mode only."""
+    for layer in module.modules():
+        if isinstance(layer, torch.nn.Dropout):
+            layer.p = 0.0
+        for name in ("attention_dropout", "dropout"):  # what attention layers hand to their kernels
+            if isinstance(getattr(layer, name, None), float):
+                setattr(layer, name, 0.0)
+    module.train()
+    if hasattr(module, "activation_checkpointing_enable"):
+        module.activation_checkpointing_enable({"use_reentrant": False})
+    else:  # older transformers
+        module.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

@@ -141,11 +141,11 @@ class Updater:
         good = math.isfinite(loss) and math.isfinite(norm)
         if good:
             self.optimizer.step()
+            self.scheduler.step()
             self._bad_in_a_row = 0
         else:
             self._bad_in_a_row += 1
         self.optimizer.zero_grad(set_to_none=True)
-        self.scheduler.step()
         if self._bad_in_a_row >= self._settings.max_bad_updates:
             raise DivergedError(
                 f"`trainer.max_bad_updates`: {self._bad_in_a_row} updates in a row had a loss of {loss} and a gradient "

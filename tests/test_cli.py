@@ -77,6 +77,16 @@ def test_a_refused_run_leaves_no_folder(refusals: tuple[dict[str, tuple[int, str
     assert list(refusals[1].iterdir()) == []
 
 
+@pytest.mark.parametrize("way", [["--config-dir", "groups"], ["hydra.searchpath=[groups]"]])
+def test_a_file_that_ours_would_hide_is_refused(way: list[str], tmp_path: Path) -> None:
+    groups = make_groups(tmp_path / "groups")
+    (groups / "reward" / "format.yaml").write_text("# @package reward\nformat: {_target_: parts.Part, weight: 2}\n")
+    ((code, _, err, _),) = run_all([["train", *way]], tmp_path)
+    assert code == 2
+    assert "`reward=format`" in err
+    assert "my_format.yaml" in err
+
+
 def test_all_component_errors_at_once(tmp_path: Path) -> None:
     groups = make_groups(tmp_path / "groups")
     line = [

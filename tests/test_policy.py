@@ -79,6 +79,20 @@ def test_gradient_checkpointing_changes_no_gradient() -> None:
         assert torch.equal(plain, recomputed)
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_nothing_is_dropped_out(checkpointing: bool) -> None:
+    base = tiny_policy()
+    expected = base.score(pack(PROMPTS, completions()), 1.0, with_entropy=False).logprobs
+    for layer in base.module.modules():
+        if hasattr(layer, "attention_dropout"):
+            layer.attention_dropout = 0.9
+    policy = Policy(base.module, base.tokenizer, torch.float32, gradient_checkpointing=checkpointing)
+    policy.packable_reason = "transformers' own attention drops out, ours never does"
+    policy.module.set_attn_implementation("sdpa")
+    found = policy.score(pack(PROMPTS, completions()), 1.0, with_entropy=False).logprobs
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
 def test_a_model_with_other_logits_is_found_out() -> None:
     base = tiny_policy()
     head = base.module.get_output_embeddings()

@@ -99,7 +99,7 @@ def test_waves_change_nothing(policy: Policy, context: RunContext) -> None:
 def test_freed_rows_go_to_the_next_groups_and_nobody_notices(
     any_policy: Policy, context: RunContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    any_policy.module.generation_config.eos_token_id = list(range(0, 256, 6))
+    monkeypatch.setattr(any_policy.module.generation_config, "eos_token_id", list(range(0, 256, 6)))
     prompts = random_prompts([5, 20, 3, 6, 11, 2, 9])
     sampler = replace(NATIVE, max_new_tokens=24)
     alone = [sample(sampler, any_policy, [p], context, replace(DRAWS, first_ordinal=i)) for i, p in enumerate(prompts)]
