@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -53,12 +54,13 @@ class Updater:
     def update(self, minibatches: Sequence[Minibatch]) -> dict[str, Metric]:
         """Trains on one rollout. Raises DivergedError after `max_bad_updates` in a row were not finite."""
         device = self._policy.device
+        started = time.monotonic()
         references = [[self._reference_logprobs(micro) for micro in mini.micro_batches] for mini in minibatches]
+        parts = [{"time/reference": total(time.monotonic() - started)}] if self._reference is not None else []
         frozen: list[list[torch.Tensor | None]] = [[None] * len(mini.micro_batches) for mini in minibatches]
         if self._loss.needs_old_logprobs and self._settings.passes_per_rollout * len(minibatches) > 1:
             # π_old must not move while we train; a single update needs no extra forward: it is its own π_old.
             frozen = [[self._old_logprobs(micro) for micro in mini.micro_batches] for mini in minibatches]
-        parts: list[dict[str, Metric]] = []
         for _ in range(self._settings.passes_per_rollout):
             for mini, olds, refs in zip(minibatches, frozen, references, strict=True):
                 loss = 0.0
@@ -135,6 +137,7 @@ class Updater:
 
     def _apply(self, loss: float) -> dict[str, Metric]:
         """Clips and applies the gathered gradient, unless it or the loss is not finite."""
+        started = time.monotonic()
         limit = math.inf if self._settings.max_grad_norm is None else self._settings.max_grad_norm
         norm = float(torch.nn.utils.clip_grad_norm_(self._policy.module.parameters(), limit))
         rate = float(self.optimizer.param_groups[0]["lr"])
@@ -153,4 +156,9 @@ class Updater:
                 "optimizer.lr, a smaller trainer.max_grad_norm, or model.compute_dtype=float32."
             )
         applied = {"loss": mean(loss, 1), "grad_norm": mean(norm, 1)} if good else {}
-        return {**applied, "learning_rate": maximum(rate), "updates/skipped": total(0.0 if good else 1.0)}
+        return {
+            **applied,
+            "learning_rate": maximum(rate),
+            "updates/skipped": total(0.0 if good else 1.0),
+            "time/optimizer": total(time.monotonic() - started),
+        }

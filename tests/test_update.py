@@ -116,7 +116,8 @@ def test_gradients_and_metrics_of_micro_batches_add_up(name: str) -> None:
         assert (parts - whole).abs().max() < 1e-5 * whole.abs().max()
         assert part_metrics.keys() == metrics.keys()
         for key, value in metrics.items():
-            assert math.isclose(part_metrics[key], value, rel_tol=1e-4, abs_tol=1e-6), key
+            if not key.startswith("time/"):
+                assert math.isclose(part_metrics[key], value, rel_tol=1e-4, abs_tol=1e-6), key
 
 
 def test_the_first_ratio_is_one_and_later_passes_move_it() -> None:
