@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from hydra import compose, initialize_config_dir
 
-from pggrpo_cli.assemble import build_scorer, component
 from pggrpo_cli.config import MAPPING_KEYS, conf_dir, register, typed
+from pggrpo_cli.instantiate import build_scorer, component
 from pggrpo_cli.policy import Policy, resolve_compute_dtype
 from pggrpo_cli.prompts import PromptFormat, apply_format, render_rows
 from pggrpo_cli.rollouts import samples_of

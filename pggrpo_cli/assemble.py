@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -16,9 +14,10 @@ import transformers
 from pggrpo_cli.check import check_foreign_targets
 from pggrpo_cli.checkpoint import load_checkpoint, newest_checkpoint
 from pggrpo_cli.config import MAPPING_KEYS, TrainConfig
-from pggrpo_cli.errors import CheckpointError, ConfigError, StoppedEarly
+from pggrpo_cli.errors import CheckpointError, ConfigError, StoppedEarly, UserCodeError
 from pggrpo_cli.evaluation import Evaluation
-from pggrpo_cli.interruption import interruptible
+from pggrpo_cli.instantiate import blamed, build_scorer, component, components
+from pggrpo_cli.interruption import Interruption
 from pggrpo_cli.loggers import Loggers, open_loggers
 from pggrpo_cli.memory import keep_freed_memory
 from pggrpo_cli.plan import describe
@@ -27,6 +26,7 @@ from pggrpo_cli.prompts import PromptFormat, RenderedPrompts, render_rows
 from pggrpo_cli.protocols import Stateful
 from pggrpo_cli.recorder import Recorder
 from pggrpo_cli.reference import Reference, frozen, frozen_copy
+from pggrpo_cli.run_directory import has_checkpoints, resume_command, shown
 from pggrpo_cli.sampler.native import Native
 from pggrpo_cli.saving import Saver
 from pggrpo_cli.scoring import Scorer
@@ -37,8 +37,10 @@ from pggrpo_cli.update import Updater, UpdateSettings
 from pggrpo_cli.weights import load_folder, load_hub
 
 
-def run_training(config: TrainConfig, run_dir: Path, resume_from: Path | None) -> dict[str, float]:
-    """One run from its checked configuration to its last metrics. `resume_from` is a checkpoint's folder or a run's."""
+def run_training(
+    config: TrainConfig, run_dir: Path, checkpoint: Path | None, interruption: Interruption
+) -> dict[str, float]:
+    """One run from its checked configuration to its last metrics. `checkpoint`: the folder to go on from."""
     device = resolve_device(config.device)
     if device.type == "cpu":
         keep_freed_memory()
@@ -46,61 +48,59 @@ def run_training(config: TrainConfig, run_dir: Path, resume_from: Path | None) -
     check_foreign_targets(config)
     loss, sampler = component(config.loss, "loss"), component(config.sampler, "sampler")
     _check_together(config, loss, sampler)
-    rows = component(config.data, "data").load(config.seed)
+    rows = _load_rows(config)
     scorer = build_scorer(config)
     prompt_format = PromptFormat(**{name: config.data[name] for name in MAPPING_KEYS["data"]})
     scorer.dry_run(rows.train[:4] or rows.evaluation[:4], prompt_format)
     context = RunContext(
-        run_dir=run_dir, device=device, seed=config.seed, run_id=run_dir.name, resumed=resume_from is not None
+        run_dir=run_dir, device=device, seed=config.seed, run_id=run_dir.name, resumed=checkpoint is not None
     )
     with ExitStack() as stack:
-        interruption = stack.enter_context(interruptible())
-        loggers = stack.enter_context(open_loggers(_components(config.logger, "logger"), context))
+        loggers = stack.enter_context(open_loggers(components(config.logger, "logger"), context))
         loggers.phase("loading model")
         build = _Build(config, context, loss, sampler, scorer, rows, loggers, stack)
-        trainer = build.trainer(interruption, resume_from)
+        trainer = build.trainer(interruption, checkpoint)
         try:
             metrics = trainer.run()
-        except StoppedEarly as stop:
-            raise StoppedEarly(f"{stop} Go on with: pggrpo resume {_relative(run_dir)}") from None
+        except (StoppedEarly, UserCodeError) as stop:
+            if has_checkpoints(run_dir):
+                stop.args = (f"{stop} Go on with: {resume_command(config, run_dir)}",)
+            raise
         (run_dir / "finished.json").write_text(json.dumps({"step": trainer.progress.step}) + "\n")
         loggers.message(_closing_words(trainer, run_dir))
         return metrics
 
 
-def component(node: Mapping[str, Any], key: str) -> Any:
-    """Instantiates a `_target_` node, without the keys that belong to the node and not to the class."""
-    from hydra.utils import instantiate
-
-    own = MAPPING_KEYS.get(key.partition(".")[0], frozenset())
-    return instantiate({name: value for name, value in node.items() if name not in own} | {"_convert_": "all"})
-
-
-def _components(nodes: Mapping[str, Mapping[str, Any]] | None, key: str) -> dict[str, Any]:
-    return {name: component(node, f"{key}.{name}") for name, node in (nodes or {}).items()}
+def find_checkpoint(path: Path) -> Path:
+    """`path` itself if it is a checkpoint, else the newest whole one of the run. Raises CheckpointError."""
+    if (path / "manifest.json").exists():
+        return path
+    found = newest_checkpoint(path / "checkpoints")
+    if found is None:
+        raise CheckpointError(f"{path} holds no complete checkpoint; there is nothing to go on from.")
+    return found
 
 
-def build_scorer(config: TrainConfig) -> Scorer:
-    """The named rewards with their weights."""
-    if not config.reward:
-        raise ConfigError("`reward`: there is none. Give one or several, such as reward=[exact_answer,format].")
-    rewards = _components(config.reward, "reward")
-    return Scorer({name: (reward, float(config.reward[name]["weight"])) for name, reward in rewards.items()})
+def _load_rows(config: TrainConfig) -> Dataset:
+    source = component(config.data, "data")
+    with blamed("data", config.data["_target_"]):
+        rows = source.load(config.seed)
+    if not isinstance(rows, Dataset):
+        raise ConfigError(
+            f"`data._target_`: {config.data['_target_']}.load returned a {type(rows).__name__}; a "
+            "pggrpo_cli.types.Dataset with train and evaluation rows is needed."
+        )
+    return rows
 
 
-def resolve_device(name: str) -> torch.device:
-    """auto: the first CUDA device, else the CPU."""
+def resolve_device(name: str, key: str = "device") -> torch.device:
+    """auto: the first CUDA device, else the CPU. `key` is what the name was given for."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"`device`: {name!r} is no device; allowed are auto, cpu, cuda, cuda:<number>.") from error
-    if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"`device`: {name!r} cannot run this yet (no float64 for the draws); use cpu or cuda.")
+    device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(
-            f"`device`: {name!r} is not there: torch sees {torch.cuda.device_count()} CUDA devices. Use device=auto."
+            f"`{key}`: {name!r} is not there: torch sees {torch.cuda.device_count()} CUDA devices. Use {key}=auto."
         )
     return device
 
@@ -113,16 +113,6 @@ def _check_together(config: TrainConfig, loss: Any, sampler: Any) -> None:
             f"`sampler.group_size`: {sampler.group_size} completion a prompt leaves nothing to compare; this loss needs "
             "2 or more."
         )
-    if not sampler.temperature > 0:
-        raise ConfigError(
-            "`sampler.temperature`: 0 samples the same completion every time; training needs > 0. "
-            "For greedy evaluation set evaluation.temperature=0."
-        )
-    if config.trainer.minibatches > config.trainer.prompts_per_step:
-        raise ConfigError(
-            f"`trainer.minibatches`: {config.trainer.minibatches} is more than trainer.prompts_per_step="
-            f"{config.trainer.prompts_per_step}; a minibatch holds at least one prompt's group."
-        )
     offline = not hasattr(sampler, "max_new_tokens")
     if offline and config.evaluation.every is not None and config.evaluation.max_new_tokens is None:
         raise ConfigError(
@@ -131,13 +121,9 @@ def _check_together(config: TrainConfig, loss: Any, sampler: Any) -> None:
         )
 
 
-def _relative(path: Path) -> Path:
-    return Path(os.path.relpath(path)) if path.is_relative_to(Path.cwd()) else path
-
-
 def _closing_words(trainer: Trainer, run_dir: Path) -> str:
     best = trainer.progress.best
-    words = f"saved in {_relative(run_dir)}"
+    words = f"saved in {shown(run_dir)}"
     if best:
         name = (trainer.saver.settings.keep_best or "").partition(":")[0]
         words += f"; best {name} {best['value']:.3f} in checkpoints/step-{int(best['step']):06d}"
@@ -157,13 +143,14 @@ class _Build:
     loggers: Loggers
     stack: ExitStack
 
-    def trainer(self, interruption: Any, resume_from: Path | None) -> Trainer:
+    def trainer(self, interruption: Interruption, resume_from: Path | None) -> Trainer:
         config = self.config
-        checkpoint = None if resume_from is None else load_checkpoint(self._whole_checkpoint(resume_from))
+        checkpoint = None if resume_from is None else load_checkpoint(resume_from)
         loaded = self._load_model()
         policy = self._policy(loaded)
         reference = self._reference(policy)
-        rendered = self._render(policy, self.rows.train)
+        new_tokens = config.sampler.get("max_new_tokens") or 0
+        rendered = self._render(policy, self.rows.train, new_tokens, "sampler.max_new_tokens")
         sampler = self.stack.enter_context(self.sampler.open(self.context))
         updater = self._updater(policy, reference)
         recorder = self.stack.enter_context(Recorder(self.context.run_dir))
@@ -200,15 +187,6 @@ class _Build:
         self._introduce(trainer, rendered, loaded.source)
         return trainer
 
-    def _whole_checkpoint(self, path: Path) -> Path:
-        """`path` itself if it is a checkpoint, else the newest whole one of the run."""
-        if (path / "manifest.json").exists():
-            return path
-        found = newest_checkpoint(path / "checkpoints")
-        if found is None:
-            raise CheckpointError(f"{path} holds no complete checkpoint; there is nothing to go on from.")
-        return found
-
     def _load_model(self) -> LoadedModel:
         loaded: LoadedModel = component(self.config.model, "model").load()
         template = self.config.model["chat_template"]
@@ -237,7 +215,7 @@ class _Build:
         if not self.loss.needs_reference:
             return None
         options = self.config.reference
-        device = policy.device if options.device is None else resolve_device(options.device)
+        device = policy.device if options.device is None else resolve_device(options.device, "reference.device")
         dtype = policy.compute_dtype if options.dtype == "auto" else resolve_compute_dtype(options.dtype, device)
         if options.path is None:
             original = frozen_copy(policy, dtype, device)
@@ -253,19 +231,26 @@ class _Build:
             original = frozen(Policy(other.module.to(device), policy.tokenizer, dtype))
         return Reference(original)
 
-    def _render(self, policy: Policy, rows: Any) -> RenderedPrompts:
+    def _render(self, policy: Policy, rows: Any, new_tokens: int, key: str) -> RenderedPrompts:
+        """`new_tokens`, from the key `key`, are kept free behind the prompts."""
         prompt_format = PromptFormat(**{name: self.config.data[name] for name in MAPPING_KEYS["data"]})
-        reserved = self.config.sampler.get("max_new_tokens") or 0
-        return render_rows(
-            rows, policy.tokenizer, prompt_format, policy.context_length - reserved, policy.end_token_ids
-        )
+        room = policy.context_length - new_tokens
+        if room < 1:
+            raise ConfigError(
+                f"`{key}`: {new_tokens} leaves no room for a prompt: the model's context is {policy.context_length} "
+                "tokens. Lower it."
+            )
+        return render_rows(rows, policy.tokenizer, prompt_format, room, policy.end_token_ids)
 
     def _updater(self, policy: Policy, reference: Reference | None) -> Updater:
         trainer = self.config.trainer
         factory = component(self.config.optimizer, "optimizer")
-        optimizer = factory(list(policy.module.named_parameters()))
+        with blamed("optimizer", self.config.optimizer["_target_"]):
+            optimizer = factory(list(policy.module.named_parameters()))
         total_updates = trainer.max_steps * trainer.passes_per_rollout * trainer.minibatches
-        scheduler = component(self.config.scheduler, "scheduler")(optimizer, total_updates=total_updates)
+        schedule = component(self.config.scheduler, "scheduler")
+        with blamed("scheduler", self.config.scheduler["_target_"]):
+            scheduler = schedule(optimizer, total_updates=total_updates)
         settings = UpdateSettings(
             temperature=self.sampler.temperature,
             passes_per_rollout=trainer.passes_per_rollout,
@@ -289,7 +274,10 @@ class _Build:
             sampler = replace(self.sampler, **changes)
         else:  # nothing can be sampled offline: the held-out prompts are
             sampler = Native(top_p=1.0, top_k=0, min_p=0.0, stop=[], max_rows=256, **changes)
-        rendered = self._render(policy, self.rows.evaluation[: options.num_prompts])
+        key = "sampler" if options.max_new_tokens is None else "evaluation"
+        rendered = self._render(
+            policy, self.rows.evaluation[: options.num_prompts], sampler.max_new_tokens, f"{key}.max_new_tokens"
+        )
         return Evaluation(
             prompts=rendered.prompts,
             sampler=self.stack.enter_context(sampler.open(self.context)),

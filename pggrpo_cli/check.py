@@ -19,6 +19,12 @@ from pggrpo_cli.foreign_targets import foreign_problems
 from pggrpo_cli.suggestions import did_you_mean
 
 SPECIAL_KEYS = frozenset({"_target_", "_partial_", "_convert_", "_recursive_", "_args_"})
+RUNS_A_FILE = ("pggrpo_cli.reward.python.Python",)
+"""Classes of ours that run a Python file which their keys name."""
+
+OPTIMIZER_KEYS = "pggrpo_cli.config.OptimizerSettings"
+"""Which class describes keys that mean the same in every optimizer; the optimizers themselves are torch's."""
+
 REWARD_NAMES_TAKEN = ("chosen", "rejected", "margins", "accuracies")
 """`rewards/chosen` and its like are DPO's implicit rewards."""
 
@@ -54,7 +60,7 @@ def checked(cfg: DictConfig | Mapping[str, Any]) -> TrainConfig:
 
 def check_values(values: Mapping[str, Any]) -> None:
     """`check` of what config.plain gives."""
-    problems = [*_section_problems(values), *_group_problems(values)]
+    problems = [*_section_problems(values), *_group_problems(values), *_rules(values)]
     problems += [problem for node in nodes(values) for problem in _node_problems(node)]
     if problems:
         raise ConfigError("\n".join(dict.fromkeys(problems)))
@@ -70,6 +76,19 @@ def check_foreign_targets(config: TrainConfig) -> None:
     ]
     if problems:
         raise ConfigError("\n".join(problems))
+
+
+def foreign_nodes(values: Mapping[str, Any]) -> list[Node]:
+    """Nodes that run code which is neither ours nor named by our own conf/: a user's class, a user's file."""
+    return [node for node in nodes(values) if node.target not in _targets_of_conf() or node.target in RUNS_A_FILE]
+
+
+@lru_cache(maxsize=1)
+def _targets_of_conf() -> frozenset[str]:
+    """Every `_target_` that a file of our own conf/ names, such as torch.optim.AdamW."""
+    lines = (line for file in schema.conf_dir().glob("*/*.yaml") for line in file.read_text("utf-8").splitlines())
+    targets = (line.strip() for line in lines if line.strip().startswith("_target_:"))
+    return frozenset(line.partition(":")[2].partition("#")[0].strip() for line in targets)
 
 
 def nodes(values: Mapping[str, Any]) -> Iterator[Node]:
@@ -121,6 +140,37 @@ def _section_problems(values: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
+def _rules(values: Mapping[str, Any]) -> Iterator[str]:
+    """What only shows when several keys are seen together, or in the form of a text."""
+    trainer, sampler = values.get("trainer") or {}, values.get("sampler") or {}
+    minibatches, prompts = trainer.get("minibatches"), trainer.get("prompts_per_step")
+    if isinstance(minibatches, int) and isinstance(prompts, int) and minibatches > max(prompts, 1):
+        yield (
+            f"`trainer.minibatches`: {minibatches} is more than trainer.prompts_per_step={prompts}; a minibatch holds "
+            "at least one prompt's group."
+        )
+    if sampler.get("temperature") == 0:
+        yield (
+            "`sampler.temperature`: 0 samples the same completion every time; training needs > 0. For greedy "
+            "evaluation set evaluation.temperature=0."
+        )
+    if values.get("reward") == {}:
+        yield "`reward`: there is none. Give one or several, such as reward=[exact_answer,format]."
+    for key, name in (
+        ("device", values.get("device")),
+        ("reference.device", (values.get("reference") or {}).get("device")),
+    ):
+        if isinstance(name, str) and name != "???" and not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+            yield f"`{key}`: {name!r} is no device; allowed are auto, cpu, cuda, cuda:<number>."
+    for key, text in (
+        ("resume.from", (values.get("resume") or {}).get("from")),
+        ("model.chat_template", (values.get("model") or {}).get("chat_template")),
+        ("reference.path", (values.get("reference") or {}).get("path")),
+    ):
+        if text == "":
+            yield f"`{key}`: is empty; write {key}=null for none."
+
+
 def _parameters_of_section(cls: type, without: frozenset[str] = frozenset()) -> Parameters:
     found = read_parameters(f"{cls.__module__}.{cls.__name__}").by_name
     return Parameters(by_name={schema.key_of(name): one for name, one in found.items() if name not in without})
@@ -165,6 +215,10 @@ def _node_problems(node: Node) -> Iterator[str]:
                 f"`{node.path}._target_`: there is no Python module {top!r} for {node.target!r}. Install it, put its "
                 "folder on PYTHONPATH, or start where the file lies."
             )
+        if node.is_component and node.group == "optimizer":
+            shared = read_parameters(OPTIMIZER_KEYS)
+            given = {key: value for key, value in node.arguments.items() if key in shared.by_name}
+            yield from _key_problems(node.path, given, shared, group_examples, partial=True)
         return
     try:
         parameters = read_parameters(node.target)

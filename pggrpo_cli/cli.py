@@ -30,7 +30,7 @@ examples:
   pggrpo resume outputs/2026-11-23/…               go on where a run stopped
 
 exit codes: 0 done · 1 a bug · 2 usage, configuration, data or your own code · 3 diverged · 4 no usable checkpoint
-            5 the run directory is in use · 75 stopped early, saved, resumable
+            5 the run directory is in use · 75 stopped early, saved, resumable · 130, 143 ended at once by a signal
 """
 
 

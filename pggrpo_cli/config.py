@@ -47,6 +47,15 @@ class RewardSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OptimizerSettings:
+    """Keys that mean the same in every optimizer that has them."""
+
+    lr: Annotated[float, Range(ge=0)]
+    weight_decay: Annotated[float, Range(ge=0)]
+    momentum: Annotated[float, Range(ge=0)]
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainerSettings:
     max_steps: Annotated[int, Range(ge=1)]
     prompts_per_step: Annotated[int, Range(ge=1)]
@@ -109,7 +118,7 @@ class TrainConfig:
     """A checked configuration with its interpolations resolved. The groups are plain dictionaries."""
 
     name: str
-    seed: Annotated[int, Range(ge=0)]
+    seed: Annotated[int, Range(ge=0, le=4294967295)]
     device: str
     model: dict[str, Any]
     data: dict[str, Any]

@@ -1,10 +1,13 @@
 """The errors a user meets, each with its exit code. Everything else is a bug and keeps its traceback.
 
 Exit codes: 0 done · 1 a bug · 2 usage, configuration, data or a user's own code · 3 training diverged ·
-4 no usable checkpoint · 5 the run directory is in use · 75 stopped early, saved, resumable.
+4 no usable checkpoint · 5 the run directory is in use · 75 stopped early, saved, resumable · 130, 143 ended at once by
+a signal.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 
 class PggrpoError(Exception):
@@ -59,3 +62,11 @@ class StoppedEarly(PggrpoError):
     """A signal asked the run to stop; it is saved and resumable."""
 
     exit_code = 75
+
+
+class TimeIsUp(StoppedEarly):
+    """trainer.max_minutes are over. The jobs of a sweep go on after one whose time is up."""
+
+    def __init__(self, message: str, metrics: Mapping[str, float]) -> None:
+        super().__init__(message)
+        self.metrics = metrics

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -54,6 +55,8 @@ class FieldType:
             return f"{show(value)} is none of the choices"
         if not any(_is_a(value, kind) for kind in self.kinds):
             return f"{show(value)} is not {' or '.join(NAMES[kind] for kind in self.kinds)}"
+        if isinstance(value, float) and not math.isfinite(value):
+            return f"{show(value)} is not a finite number"
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             for name, bound in self._bounds():
                 fits = {"gt": value > bound, "ge": value >= bound, "lt": value < bound, "le": value <= bound}[name]

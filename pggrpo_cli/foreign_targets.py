@@ -28,7 +28,7 @@ def foreign_problems(path: str, target: str, arguments: Mapping[str, Any], *, pa
     }
     for key in arguments:
         if key not in by_key and not open_ended:
-            yield f"`{path}.{key}`: {target} has no such key.{did_you_mean(key, by_key)} It has {', '.join(by_key)}."
+            yield f"`{path}.{key}`: {target} has no such key.{did_you_mean(key, by_key)} It has {', '.join(by_key) or 'none'}."
     for name, one in by_key.items():
         if one.default is one.empty and name not in arguments and not partial:
             yield f"`{path}.{name}`: is missing; {target} needs it. Add it to the file, or +{path}.{name}=VALUE."

@@ -68,6 +68,7 @@ def start(command: str, arguments: list[str], check: Check, task: Task) -> None:
                 run_sweep(hydra, name, cfg, overrides, check, task)
                 return
         check(cfg)
+        _refuse_unusable(str(cfg.hydra.run.dir))
         _run_once(hydra, name, cfg, task)
 
 
@@ -205,18 +206,33 @@ def _show(hydra: Hydra, name: str, options: argparse.Namespace) -> bool:
     return True
 
 
+def _refuse_unusable(run_dir: str) -> None:
+    """Raises ConfigError for a run directory that cannot be made or written."""
+    if not run_dir.strip():
+        raise ConfigError("`hydra.run.dir`: is empty. Give a folder, or leave it out: outputs/<date>/… is the default.")
+    path = Path(run_dir).absolute()
+    existing = next(one for one in (path, *path.parents) if one.exists())
+    if not existing.is_dir():
+        raise ConfigError(f"`hydra.run.dir`: {existing} is a file, so {run_dir} cannot be a folder. Give another one.")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise ConfigError(f"`hydra.run.dir`: {existing} cannot be written to. Give another folder.")
+
+
 def _run_once(hydra: Hydra, name: str, cfg: DictConfig, task: Task) -> None:
     """Hydra.run with a configuration that is composed already, and without its words on an error."""
     cfg.hydra.mode = RunMode.RUN
     callbacks = Callbacks(cfg)
     callbacks.on_run_start(config=cfg, config_name=name)
-    job = run_job(
-        hydra_context=HydraContext(config_loader=hydra.config_loader, callbacks=callbacks),
-        task_function=task,
-        config=cfg,
-        job_dir_key="hydra.run.dir",
-        job_subdir_key=None,
-    )
+    try:
+        job = run_job(
+            hydra_context=HydraContext(config_loader=hydra.config_loader, callbacks=callbacks),
+            task_function=task,
+            config=cfg,
+            job_dir_key="hydra.run.dir",
+            job_subdir_key=None,
+        )
+    except OSError as error:  # of making the directory: what the task raises comes back in the job
+        raise ConfigError(f"`hydra.run.dir`: {cfg.hydra.run.dir} cannot be made: {error}. Give another one.") from error
     callbacks.on_run_end(config=cfg, config_name=name, job_return=job)
     if job.status is JobStatus.FAILED:
         raise job._return_value

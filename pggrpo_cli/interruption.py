@@ -4,22 +4,35 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+CODE_OF_SIGNAL = 128
+"""A program that a signal ended at once exits with this plus the signal's number: 130, 143."""
+
 
 class Interruption:
-    """Set by the handler, read by the trainer between phases. The handler itself does nothing else."""
+    """Set by the handler, read by the trainer between phases."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self.on_first: Callable[[], None] | None = None
+        """Says that the run will stop; set once there is something worth finishing. Until then a signal ends it."""
 
     def handle(self, number: int, frame: FrameType | None) -> None:
+        if self.on_first is None:
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
+            sys.exit(CODE_OF_SIGNAL + number)
         if self.signal is not None:
-            os._exit(128 + number)
+            os.write(2, b"\nended at once; what was saved before can be resumed\n")
+            os._exit(CODE_OF_SIGNAL + number)
         self.signal = number
+        # In a thread: the handler may have come in the middle of a print, which cannot be entered twice.
+        threading.Thread(target=self.on_first, daemon=True).start()
 
 
 @contextmanager

@@ -49,7 +49,7 @@ class LiveDisplay:
         with contextlib.suppress(OSError):
             self._live.stop()
             for message in messages:
-                self._console.print(Text(message))
+                self._console.print(Text(message), soft_wrap=True)
 
     def start(self, total_steps: int, title: str) -> None:
         self._view.start(total_steps, title)
@@ -74,7 +74,7 @@ class LiveDisplay:
         messages, self._messages = self._messages, []
         with contextlib.suppress(OSError):
             for message in messages:
-                self._console.print(Text(message))
+                self._console.print(Text(message), soft_wrap=True)
 
     def _render(self) -> RenderableType:
         width, height = self._console.size

@@ -67,3 +67,9 @@ def _merge_two(name: str, left: Metric, right: Metric) -> Metric:
 def values(metrics: Mapping[str, Metric]) -> dict[str, float]:
     """Plain numbers by name."""
     return {name: metric.value for name, metric in metrics.items()}
+
+
+def objective(metrics: Mapping[str, float]) -> float | None:
+    """What a sweeper maximises: the last eval/reward, else reward; None if there is none."""
+    value = metrics.get("eval/reward", metrics.get("reward"))
+    return None if value is None or math.isnan(value) else float(value)

@@ -36,6 +36,10 @@ def describe(config: TrainConfig, policy: Policy, loss: Loss, num_prompts: int, 
         f"({trainer.max_steps * trainer.prompts_per_step / num_prompts:.1f} epochs), {mean_prompt_tokens:.0f} tokens each",
         f"memory: about {expected_gigabytes(config, policy, loss, tokens):.1f} GB",
     ]
+    if longest and not (loss.needs_advantages or loss.needs_pairs):
+        lines.append(
+            "note: this loss looks at no reward, so it trains on whatever is sampled; sampler=offline gives it data"
+        )
     return lines + _about_beta(config, loss) + _about_pairing(config, loss)
 
 

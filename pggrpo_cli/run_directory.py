@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from pggrpo_cli.config import TrainConfig, as_dict
 from pggrpo_cli.errors import CheckpointError, ConfigError, RunLockedError
 
 CONFIG, OVERRIDES, ENVIRONMENT, FINISHED = "config.yaml", "overrides.yaml", "environment.json", "finished.json"
@@ -38,6 +39,33 @@ def new_run_dir(name: str) -> Path:
     """A directory that is not there yet, by the pattern of hydra.run.dir in conf/train.yaml; for runs without Hydra."""
     now = datetime.now()
     return Path(f"outputs/{now:%Y-%m-%d}/{now:%H-%M-%S}-{name}-{secrets.token_hex(3)}")
+
+
+def shown(run_dir: Path) -> Path:
+    """As one would type it."""
+    return Path(os.path.relpath(run_dir)) if run_dir.is_relative_to(Path.cwd()) else run_dir
+
+
+def resume_command(values: Mapping[str, Any] | TrainConfig, run_dir: Path) -> str:
+    """What to type to go on with a run, with what a configuration read from disk may not run unasked."""
+    from pggrpo_cli.check import foreign_nodes
+
+    plain = values if isinstance(values, Mapping) else as_dict(values)
+    targets = dict.fromkeys(node.target for node in foreign_nodes(plain))
+    allow = f" security.allow_targets=[{','.join(targets)}]" if targets else ""
+    return f"pggrpo resume {shown(run_dir)}{allow}"
+
+
+def start_anew(run_dir: Path) -> None:
+    """Removes the records of a run that left no checkpoint: a new run begins in its directory."""
+    for name in (METRICS, SAMPLES):
+        (run_dir / name).unlink(missing_ok=True)
+
+
+def newest_step(run_dir: Path) -> int:
+    """The step of the newest checkpoint, whole or not."""
+    steps = [path.parent.name.rpartition("-")[2] for path in (run_dir / CHECKPOINTS).glob("step-*/manifest.json")]
+    return max((int(step) for step in steps if step.isdigit()), default=0)
 
 
 @contextmanager
@@ -152,7 +180,8 @@ def refuse_changes(old: Mapping[str, Any], new: Mapping[str, Any], allow_changed
 def newest_unfinished(run_dir: Path, depth: int, values: Mapping[str, Any]) -> Path | None:
     """The newest run beside `run_dir` (`depth` folders below the same root) with the configuration `values` that holds
     checkpoints, is not finished and is not being worked on."""
-    root = run_dir.absolute().parents[depth - 1]
+    parents = run_dir.absolute().parents
+    root = parents[min(depth, len(parents)) - 1]
     found = [file.parent for file in root.glob("*/" * depth + CONFIG) if file.parent != run_dir.absolute()]
     for candidate in sorted(found, key=_last_change, reverse=True):
         if is_finished(candidate) or not has_checkpoints(candidate) or is_locked(candidate):

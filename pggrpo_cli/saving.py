@@ -69,6 +69,9 @@ class Saver:
         )
         for name, component in self.stateful.items():
             component.load(checkpoint.component_states.get(name, {}))
+        best = progress.get("best") or {}
+        if best and not (self.folder / f"step-{int(best['step']):06d}").exists():
+            progress["best"] = {}  # of the run that this one started from: its checkpoint is not ours to keep
         return progress
 
     def _best_metric(self) -> tuple[str, float]:

@@ -73,8 +73,7 @@ class Scorer:
                 raise
             except Exception as error:
                 raise UserCodeError(
-                    f"`reward.{name}`: raised {type(error).__name__}: {error}. Nothing was saved over; mend it and "
-                    "resume. Its traceback stands above."
+                    f"`reward.{name}`: raised {type(error).__name__}: {error}. Its traceback stands above."
                 ) from error
         returned = type(scores).__name__
         if hasattr(scores, "tolist"):

@@ -16,8 +16,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import filter_overrides
 from omegaconf import DictConfig, OmegaConf
 
-from pggrpo_cli.errors import ConfigError, PggrpoError, StoppedEarly
+from pggrpo_cli.errors import ConfigError, PggrpoError, StoppedEarly, TimeIsUp
 from pggrpo_cli.failure import report
+from pggrpo_cli.metrics import objective
 
 ERROR_FILE = "error.json"
 
@@ -88,6 +89,9 @@ def sweep_job(task: Callable[[DictConfig], float | None], cfg: DictConfig) -> fl
     print(f"job {hydra.job.num}: {words}", file=sys.stderr, flush=True)
     try:
         return task(cfg)
+    except TimeIsUp as stop:
+        report(stop)
+        return objective(stop.metrics)
     except StoppedEarly as stop:
         raise SweepStopped(str(stop)) from stop
     except Exception as error:

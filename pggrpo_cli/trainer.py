@@ -14,7 +14,7 @@ import torch
 
 from pggrpo_cli.batching import split_into_minibatches
 from pggrpo_cli.config import TrainerSettings
-from pggrpo_cli.errors import StoppedEarly
+from pggrpo_cli.errors import StoppedEarly, TimeIsUp
 from pggrpo_cli.evaluation import Evaluation
 from pggrpo_cli.interruption import Interruption
 from pggrpo_cli.loggers import Loggers
@@ -27,8 +27,12 @@ from pggrpo_cli.recorder import Recorder
 from pggrpo_cli.rollouts import has_signal, rollout_metrics, score_groups, train_groups
 from pggrpo_cli.saving import Saver
 from pggrpo_cli.scoring import Scorer
+from pggrpo_cli.suggestions import did_you_mean
 from pggrpo_cli.types import DrawKey, Prompt, ScoredGroup
 from pggrpo_cli.update import Updater
+
+SIGNAL, TIME_IS_UP = "a signal asked to stop", "trainer.max_minutes are over"
+"""Reasons to stop that leave a run to be resumed."""
 
 
 @dataclass(kw_only=True)
@@ -39,6 +43,8 @@ class Progress:
     prompts_consumed: int = 0
     num_tokens: float = 0
     seconds: float = 0
+    evaluated: bool = False
+    """Whether the evaluation before the first step is done."""
     best: dict[str, float] = field(default_factory=dict)
     """{"step": …, "value": …} of checkpoint.keep_best; empty before the first."""
 
@@ -66,25 +72,37 @@ class Trainer:
     progress: Progress
 
     def run(self) -> dict[str, float]:
-        """Trains to the end or to a reason to stop; the last known metrics. Raises StoppedEarly on a signal."""
+        """Trains to the end or to target_reward; the last known metrics. Raises StoppedEarly on a signal or when
+        max_minutes, counted from here, are over; then everything is saved."""
         last: dict[str, float] = {}
-        started = time.monotonic() - self.progress.seconds
-        if self.progress.step == 0 and self.evaluation is not None:
+        started = time.monotonic()
+        before = self.progress.seconds
+        self.interruption.on_first = self._say_stopping
+        if self.evaluation is not None and not self.progress.evaluated:
             last = self._evaluate(0)
             self._record(0, last)
+            self._warn_of_unknown_best(last, "eval/")
+            self.progress.evaluated = True
+            if self.interruption.signal is not None:
+                self.saver.save(self.progress, last)
+                raise StoppedEarly("stopped before the first step; everything is saved.")
         while self.progress.step < self.settings.max_steps:
             step = self.progress.step + 1
             metrics = self._step(step)
             last |= metrics
             self.progress.step = step
-            self.progress.seconds = time.monotonic() - started
-            reason = self._reason_to_stop(step, metrics)
+            session = time.monotonic() - started
+            self.progress.seconds = before + session
+            reason = self._reason_to_stop(step, metrics, session)
             self._record(step, metrics)
             if self.saver.due(self.progress, metrics, final=reason is not None):
                 with self._phase("checkpoint", {}):
                     self.saver.save(self.progress, metrics)
-            if self.interruption.signal is not None and step < self.settings.max_steps:
-                raise StoppedEarly(f"stopped after step {step} of {self.settings.max_steps}; everything is saved.")
+            if step == 1:
+                self._warn_of_unknown_best(metrics, "")
+            if reason in (SIGNAL, TIME_IS_UP):
+                words = f"stopped after step {step} of {self.settings.max_steps}; everything is saved."
+                raise StoppedEarly(words) if reason == SIGNAL else TimeIsUp(f"{TIME_IS_UP}: {words}", last)
             if reason is not None:
                 self.loggers.message(reason)
                 break
@@ -156,18 +174,32 @@ class Trainer:
         with self._phase("evaluation", times):
             return self.evaluation.run(self.policy, step) | times
 
-    def _reason_to_stop(self, step: int, metrics: dict[str, float]) -> str | None:
-        """Why this step is the last one (the word for a signal is the exit code's); None to go on."""
+    def _reason_to_stop(self, step: int, metrics: dict[str, float], session_seconds: float) -> str | None:
+        """Why this step is the last one; None to go on."""
+        if step == self.settings.max_steps:
+            return "done"
         if self.interruption.signal is not None:
-            return "a signal asked to stop"
+            return SIGNAL
         reward = metrics.get("eval/reward") if self.evaluation is not None else metrics.get("reward")
         target = self.settings.target_reward
         if target is not None and reward is not None and reward >= target:
             return f"trainer.target_reward reached: {reward:.3f} ≥ {target}"
         limit = self.settings.max_minutes
-        if limit is not None and self.progress.seconds >= 60 * limit:
-            return f"trainer.max_minutes reached after step {step}"
-        return "done" if step == self.settings.max_steps else None
+        if limit is not None and session_seconds >= 60 * limit:
+            return TIME_IS_UP
+        return None
+
+    def _warn_of_unknown_best(self, metrics: dict[str, float], prefix: str) -> None:
+        """checkpoint.keep_best names a metric: of an evaluation (prefix eval/) or of a step (no prefix)."""
+        name = (self.saver.settings.keep_best or "").partition(":")[0]
+        if name and name.startswith("eval/") == bool(prefix) and name not in metrics:
+            self.loggers.message(
+                f"warning: `checkpoint.keep_best`: no metric {name} is logged.{did_you_mean(name, metrics)} "
+                "No best checkpoint is kept."
+            )
+
+    def _say_stopping(self) -> None:
+        self.loggers.message("stopping after this step; the same signal again ends at once")
 
     def _record(self, step: int, metrics: dict[str, float]) -> None:
         self.recorder.metrics(step, metrics)

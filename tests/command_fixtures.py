@@ -17,6 +17,7 @@ def training(monkeypatch: pytest.MonkeyPatch) -> PretendedTraining:
     pretended = PretendedTraining()
     module = types.ModuleType("pggrpo_cli.assemble")
     module.run_training = pretended.run_training  # type: ignore[attr-defined]
+    module.find_checkpoint = lambda path: path  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "pggrpo_cli.assemble", module)
     monkeypatch.setattr("pggrpo_cli.environment.describe_environment", lambda: {"argv": ["pggrpo"]})
     return pretended

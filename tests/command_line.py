@@ -77,7 +77,7 @@ class PretendedTraining:
         self.finishes = True
         self.reward = 0.5
 
-    def run_training(self, config: Any, run_dir: Path, resume_from: Path | None) -> dict[str, float]:
+    def run_training(self, config: Any, run_dir: Path, resume_from: Path | None, interruption: Any) -> dict[str, float]:
         self.calls.append((config, run_dir, resume_from))
         if self.error is not None:
             raise self.error

@@ -20,7 +20,10 @@ FILES = {
     "mine.py": "def raises(completions):\n    return [1 / 0]\n"
     "def short(completions):\n    return [1.0]\n"
     "def words(completions):\n    return ['good' for _ in completions]\n"
-    "def wants(completions, solution):\n    return [1.0 for _ in completions]\n",
+    "def wants(completions, solution):\n    return [1.0 for _ in completions]\n"
+    "class Raises:\n    def __init__(self, **keys):\n        raise RuntimeError('never')\n"
+    "class Plain:\n    pass\n"
+    "class NoData:\n    def __init__(self, **keys):\n        pass\n    def load(self, seed):\n        return []\n",
     "pickled/config.json": '{"model_type": "llama"}',
     "pickled/pytorch_model.bin": "x",
     "no_weights/config.json": '{"model_type": "llama"}',
@@ -68,7 +71,28 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
     "unknown device": ([*TINY, "device=gpu"], ["`device`: 'gpu' is no device"]),
     "one completion a group": ([*TINY, "sampler.group_size=1"], ["`sampler.group_size`", "2 or more"]),
     "broken chat template": ([*TINY, "model.chat_template=./none.jinja"], ["`model.chat_template`", "none.jinja"]),
-    "no checkpoint": ([*TINY, "resume.from=./no_weights"], ["no_weights"]),
+    "no checkpoint": ([*TINY, "resume.from=./no_weights"], ["holds no complete checkpoint"]),
+    "learning rate that is text": ([*TINY, "optimizer.lr=abc"], ["`optimizer.lr`: 'abc' is not a number"]),
+    "negative learning rate": ([*TINY, "optimizer.lr=-1"], ["`optimizer.lr`: -1 is not ≥ 0"]),
+    "betas of another length": (
+        [*TINY, "optimizer.betas=[0.9]"],
+        ["`optimizer`: torch.optim.AdamW refuses its values"],
+    ),
+    "heads that do not divide": ([*TINY, "model.heads=5"], ["`model.heads`: 5 does not divide model.hidden_size"]),
+    "infinite weight": ([*TINY, "reward.exact_answer.weight=1e400"], ["weight`: inf is not a finite number"]),
+    "beta that is no number": ([*TINY, "loss.beta=nan"], ["`loss.beta`: nan is not a finite number"]),
+    "no room for a prompt": ([*TINY, "sampler.max_new_tokens=600"], ["`sampler.max_new_tokens`: 600 leaves no room"]),
+    "no room in evaluation": (
+        [*TINY, "evaluation.max_new_tokens=600"],
+        ["`evaluation.max_new_tokens`: 600 leaves no room"],
+    ),
+    "reference on no device": ([*TINY, "reference.device=foo"], ["`reference.device`: 'foo' is no device"]),
+    "raising constructor": (
+        [*TINY, "loss._target_=mine.Raises", "~loss.beta"],
+        ["`loss`: mine.Raises raised RuntimeError: never", "raise RuntimeError"],
+    ),
+    "reward without score": ([*TINY, "+reward.x._target_=mine.Plain", "+reward.x.weight=1"], ["no method score"]),
+    "data of another kind": ([*TINY, "data._target_=mine.NoData"], ["load returned a list"]),
 }
 
 
@@ -87,8 +111,8 @@ def test_refused(case: str, refusals: tuple[dict[str, tuple[int, str, str, list[
     assert code == (4 if case == "no checkpoint" else 2), err
     for words in CASES[case][1]:
         assert words in err
-    assert "Traceback" not in err or case == "raising reward"
+    assert ("Traceback" in err) == (case in ("raising reward", "raising constructor"))
 
 
 def test_nothing_is_left_behind(refusals: tuple[dict[str, tuple[int, str, str, list[str]]], Path]) -> None:
-    assert not list(refusals[1].glob("outputs/**/*"))
+    assert not (refusals[1] / "outputs").exists()

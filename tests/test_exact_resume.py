@@ -1,17 +1,20 @@
-"""4 steps = 2 steps + resume 2 steps, bit for bit."""
+"""4 steps = evaluation, 1 step, 1 step and 2 steps, each resumed, bit for bit."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
 
-from pggrpo_cli.assemble import run_training
+from pggrpo_cli.assemble import find_checkpoint, run_training
 from pggrpo_cli.config import TrainConfig, conf_dir, register, typed
+from pggrpo_cli.errors import StoppedEarly
+from pggrpo_cli.interruption import Interruption
 
 SHARED = [
     "debug=fast",
@@ -78,12 +81,21 @@ def compare(tmp_path: Path, overrides: list[str]) -> None:
     whole, halves = tmp_path / "whole", tmp_path / "halves"
     for folder in (whole, halves):
         folder.mkdir()
-    run_training(config(overrides, 4), whole, None)
-    # The schedule is that of four steps; the process ends after two.
-    stopped = config([*overrides, "trainer.max_minutes=1e-9"], 4)
-    run_training(stopped, halves, None)
-    run_training(stopped, halves, halves)
-    run_training(config(overrides, 4), halves, halves)
+    run_training(config(overrides, 4), whole, None, Interruption())
+    # A signal comes in the evaluation before the first step; then two times one step is all there is time for.
+    signalled, hurried = Interruption(), config([*overrides, "trainer.max_minutes=1e-9"], 4)
+    signalled.signal = signal.SIGINT
+    for cfg, interruption, checkpoint in (
+        (config(overrides, 4), signalled, None),
+        (hurried, Interruption(), "step-000000"),
+        (hurried, Interruption(), "step-000001"),
+    ):
+        with pytest.raises(StoppedEarly, match="pggrpo resume"):
+            run_training(cfg, halves, None if checkpoint is None else find_checkpoint(halves), interruption)
+        assert checkpoint is None or (halves / "checkpoints" / checkpoint).exists()
+    assert not (halves / "finished.json").exists()
+    run_training(config(overrides, 4), halves, find_checkpoint(halves), Interruption())
+    assert (halves / "finished.json").exists()
     expected, found = fingerprint(whole), fingerprint(halves)
     assert [line["step"] for line in expected["metrics"]] == [0, 1, 2, 3, 4]
     # a run that stops early evaluates no more often than its schedule says
@@ -105,7 +117,7 @@ def test_what_is_compared_depends_on_the_seed_and_moves(tmp_path: Path) -> None:
     """The comparison above could not fail if nothing ever changed."""
     for seed in (1, 2):
         (tmp_path / str(seed)).mkdir()
-        run_training(config([*CASES["pg_grpo"], f"seed={seed}"], 4), tmp_path / str(seed), None)
+        run_training(config([*CASES["pg_grpo"], f"seed={seed}"], 4), tmp_path / str(seed), None, Interruption())
     one, other = fingerprint(tmp_path / "1"), fingerprint(tmp_path / "2")
     assert all(one[key] != other[key] for key in ("model.safetensors", "optimizer.safetensors", "metrics", "samples"))
     assert one["metrics"][1]["reward_std"] > 0

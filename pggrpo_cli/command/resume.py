@@ -16,8 +16,8 @@ usage: pggrpo resume RUN [key=value …]
 
 Goes on with the run in the directory RUN, bit for bit as if it had never stopped. Free to change are
 {", ".join(runs.MAY_CHANGE[2:])},
-and what resume.allow_changed=[key,…] lists. What a configuration read from disk may run is limited to pggrpo's own
-classes and the ones its configurations name; security.allow_targets=[prefix,…] adds yours.
+and what resume.allow_changed=[key,…] lists. A run's configuration is read from disk, and so may name pggrpo's own
+parts only; security.allow_targets=[prefix,…] adds yours, such as my_package or pggrpo_cli.reward.python.
 
 example: pggrpo resume outputs/2026-11-23/12-00-00-train-1a2b3c trainer.max_steps=100
 """
@@ -37,11 +37,17 @@ def resume(run: str | Path, overrides: Sequence[str] = ()) -> float | None:
     """Goes on with the run in the directory `run`; the same as `pggrpo resume` from Python. Returns like train."""
     run_dir = _find(Path(run).expanduser())
     values = runs.read_config(run_dir)
-    config = resumed_config(run_dir, values, overrides)
     step = runs.finished_step(run_dir)
-    if step is not None and not runs.changed_keys(values, config):
+    if step is not None and all(key.partition(".")[0] in ("resume", "security") for key in _parse(overrides)):
         print(f"{run_dir} is finished, after step {step}. To go on: pggrpo resume {run_dir} trainer.max_steps=…")
         return None
+    config = resumed_config(run_dir, values, overrides)
+    steps, reached = config["trainer"]["max_steps"], runs.newest_step(run_dir)
+    if steps <= reached:
+        raise ConfigError(
+            f"`trainer.max_steps`: {steps}, and the run is at step {reached} already; give more, such as "
+            f"trainer.max_steps={reached + 10}."
+        )
     from pggrpo_cli import config as schema
     from pggrpo_cli.command.train import run_in
 
@@ -146,31 +152,22 @@ def _loggers(value: Any) -> dict[str, Any]:
 
 
 def _refuse_targets(values: Mapping[str, Any], allow_targets: Sequence[str], typed: Sequence[str]) -> None:
-    """Raises ConfigError for targets that are not our components, not named by our conf/ and not below a prefix."""
-    from pggrpo_cli.check import nodes
-    from pggrpo_cli.config import NAMED_GROUPS, SINGLE_GROUPS
+    """Raises ConfigError for code that is neither ours nor named by our conf/ nor below an allowed prefix."""
+    from pggrpo_cli.check import foreign_nodes
 
-    own = tuple(f"pggrpo_cli.{group}." for group in (*SINGLE_GROUPS, *NAMED_GROUPS))
     wrong = [
         node
-        for node in nodes(values)
-        if not node.target.startswith(own)
-        and node.target not in _targets_of_conf()
-        and f"{node.path}._target_" not in typed
-        and not runs.may_change(node.target, tuple(allow_targets))
+        for node in foreign_nodes(values)
+        if not runs.may_change(node.target, tuple(allow_targets)) and f"{node.path}._target_" not in typed
     ]
     if wrong:
+        what = ", ".join(dict.fromkeys(_code_of(node) for node in wrong))
         raise ConfigError(
-            f"`{wrong[0].path}._target_`: {wrong[0].target} is not pggrpo's own, and a configuration read from disk "
+            f"`{wrong[0].path}._target_`: this run uses {what}, which is not pggrpo's own; a configuration read from disk "
             f"may not run it unasked. If you trust this run, add "
             f"security.allow_targets=[{','.join(dict.fromkeys(node.target for node in wrong))}]."
         )
 
 
-def _targets_of_conf() -> set[str]:
-    """Every `_target_` that a file of our own conf/ names, such as torch.optim.AdamW."""
-    from pggrpo_cli.config import conf_dir
-
-    lines = (line for file in conf_dir().glob("*/*.yaml") for line in file.read_text(encoding="utf-8").splitlines())
-    targets = (line.strip() for line in lines if line.strip().startswith("_target_:"))
-    return {line.partition(":")[2].partition("#")[0].strip() for line in targets}
+def _code_of(node: Any) -> str:
+    return f"the file {node.arguments['path']}" if "path" in node.arguments else str(node.target)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,7 +12,9 @@ import yaml
 
 from pggrpo_cli import run_directory as runs
 from pggrpo_cli.config import TrainConfig, as_dict
-from pggrpo_cli.errors import CheckpointError, ConfigError, PggrpoError
+from pggrpo_cli.errors import CheckpointError, ConfigError, PggrpoError, RunLockedError, UsageError
+from pggrpo_cli.interruption import interruptible
+from pggrpo_cli.metrics import objective
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -38,6 +39,8 @@ def train(
     """
     from pggrpo_cli.check import check_values, checked
 
+    if not isinstance(cfg, (TrainConfig, Mapping)) and type(cfg).__name__ != "DictConfig":
+        raise UsageError(f"pggrpo_cli.train: a configuration is needed, not {type(cfg).__name__}; compose() makes one.")
     if isinstance(cfg, TrainConfig):
         check_values(as_dict(cfg))
         config = cfg
@@ -51,7 +54,9 @@ def train(
     try:
         start = _where_to_start(config, wanted, depth)
         result = None if start is None else run_in(config, *start, overrides)
-    except PggrpoError:
+    except RunLockedError:
+        raise  # the directory is somebody else's
+    except (PggrpoError, KeyboardInterrupt, SystemExit):
         if fresh and wanted.exists():
             runs.discard_if_unused(wanted)
         raise
@@ -62,18 +67,19 @@ def train(
 
 def run_in(config: TrainConfig, run_dir: Path, resume_from: Path | None, overrides: Sequence[str]) -> float | None:
     """Trains in `run_dir`, locked meanwhile, with config.yaml, overrides.yaml and environment.json written first."""
-    with runs.locked(run_dir):
+    with interruptible() as interruption, runs.locked(run_dir):
+        with _saying("loading torch …"):
+            from pggrpo_cli.assemble import find_checkpoint, run_training
+            from pggrpo_cli.environment import save_environment
+        checkpoint = None if resume_from is None else find_checkpoint(resume_from)
         (run_dir / runs.FINISHED).unlink(missing_ok=True)
         runs.save_config(run_dir, as_dict(config))
+        save_environment(run_dir / runs.ENVIRONMENT)
         if resume_from != run_dir:
+            runs.start_anew(run_dir)
             text = yaml.safe_dump(list(overrides), allow_unicode=True)
             (run_dir / runs.OVERRIDES).write_text(text, encoding="utf-8")
-        with _saying("loading torch …"):
-            from pggrpo_cli.assemble import run_training
-            from pggrpo_cli.environment import save_environment
-
-            save_environment(run_dir / runs.ENVIRONMENT)
-        return objective(run_training(config, run_dir, resume_from))
+        return objective(run_training(config, run_dir, checkpoint, interruption))
 
 
 @contextmanager
@@ -85,12 +91,6 @@ def _saying(words: str) -> Iterator[None]:
     yield
     if shown:
         print(" " * len(words), end="\r", file=sys.stderr, flush=True)
-
-
-def objective(metrics: Mapping[str, float]) -> float | None:
-    """What a sweeper maximises."""
-    value = metrics.get("eval/reward", metrics.get("reward"))
-    return None if value is None or math.isnan(value) else float(value)
 
 
 def _place_by_hydra(name: str) -> tuple[Path, Sequence[str], int]:
@@ -107,7 +107,8 @@ def _place_by_hydra(name: str) -> tuple[Path, Sequence[str], int]:
 def _where_to_start(config: TrainConfig, run_dir: Path, depth: int) -> tuple[Path, Path | None] | None:
     """The directory to train in and the run or checkpoint to go on from (resume.from); None: the run is done."""
     wish, values = config.resume.from_, as_dict(config)
-    holds_run = runs.has_checkpoints(run_dir) or (run_dir / runs.METRICS).exists()
+    metrics = run_dir / runs.METRICS
+    holds_run = runs.has_checkpoints(run_dir) or (metrics.exists() and metrics.stat().st_size > 0)
     if wish != "auto" and holds_run:
         raise ConfigError(
             f"`hydra.run.dir`: {run_dir} holds a run already. Give another directory, or resume.from=auto to go on."

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+from pggrpo_cli.errors import ConfigError
 from pggrpo_cli.policy import LoadedModel
 from pggrpo_cli.ranges import Range
 
@@ -34,6 +35,12 @@ class Tiny:
     def load(self) -> LoadedModel:
         import torch
 
+        for key, value, divisor, of in (
+            ("heads", self.hidden_size, self.heads, "model.hidden_size"),
+            ("key_value_heads", self.heads, self.key_value_heads, "model.heads"),
+        ):
+            if value % divisor:
+                raise ConfigError(f"`model.{key}`: {divisor} does not divide {of}={value}.")
         tokenizer = byte_tokenizer()
         config = self._config(tokenizer)
         from transformers import AutoModelForCausalLM

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import yaml
 
 from pggrpo_cli.cli import main
 from pggrpo_cli.config import as_dict, typed
+from pggrpo_cli.errors import CheckpointError
 from pggrpo_cli.hydra_start import compose
 from pggrpo_cli.run_directory import changed_keys, may_change, save_config
 from tests.command_line import PretendedTraining, make_checkpoint, make_groups
@@ -87,6 +89,55 @@ def test_a_target_below_ours_that_is_no_component(run: Path, capsys: pytest.Capt
     (run / "config.yaml").write_text(yaml.safe_dump(values))
     assert main(["resume", "run", ALLOW]) == 2
     assert "loss._target_" in capsys.readouterr().err
+
+
+def test_a_run_from_elsewhere_does_not_run_its_file(
+    run: Path, training: PretendedTraining, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("evil.py").write_text("open('canary', 'w')\n")
+    values = yaml.safe_load((run / "config.yaml").read_text())
+    target = "pggrpo_cli.reward.python.Python"
+    values["reward"] = {"python": {"_target_": target, "path": "evil.py", "name": "f", "weight": 1.0}}
+    (run / "config.yaml").write_text(yaml.safe_dump(values))
+    assert main(["resume", "run", ALLOW]) == 2
+    err = capsys.readouterr().err
+    assert "`reward.python._target_`" in err
+    assert "the file evil.py" in err
+    assert not Path("canary").exists()
+    assert training.calls == []
+    allowed = f"security.allow_targets=[parts,{target}]"
+    assert allowed.split(",")[1] in err.replace("allow_targets=[", "allow_targets=[parts,")
+    assert main(["resume", "run", allowed]) == 0
+
+
+@pytest.mark.parametrize("target", ["pggrpo_cli.reward.python._load", "pggrpo_cli.instantiate.component"])
+def test_only_what_our_configurations_name_is_ours(run: Path, target: str, capsys: pytest.CaptureFixture[str]) -> None:
+    values = yaml.safe_load((run / "config.yaml").read_text())
+    values["reward"] = {"python": {"_target_": target, "weight": 1.0}}
+    (run / "config.yaml").write_text(yaml.safe_dump(values))
+    assert main(["resume", "run", ALLOW]) == 2
+    assert "`reward.python" in capsys.readouterr().err
+
+
+def test_fewer_steps_than_are_done(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (run / "config.yaml").read_text()
+    assert main(["resume", "run", ALLOW, "trainer.max_steps=1"]) == 2
+    assert "`trainer.max_steps`: 1, and the run is at step 1 already" in capsys.readouterr().err
+    assert (run / "config.yaml").read_text() == before
+
+
+def test_a_refused_resume_changes_nothing(
+    run: Path, training: PretendedTraining, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(path: Path) -> Path:
+        raise CheckpointError("all broken")
+
+    monkeypatch.setattr(sys.modules["pggrpo_cli.assemble"], "find_checkpoint", broken)
+    before = (run / "config.yaml").read_text()
+    (run / "finished.json").write_text('{"step": 1}')
+    assert main(["resume", "run", ALLOW, "trainer.max_steps=99"]) == 4
+    assert (run / "config.yaml").read_text() == before
+    assert (run / "finished.json").exists()
 
 
 def test_text_that_looks_like_an_interpolation_is_text(run: Path, training: PretendedTraining) -> None:

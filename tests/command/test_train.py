@@ -15,8 +15,9 @@ import pggrpo_cli
 from pggrpo_cli import run_directory as runs
 from pggrpo_cli.cli import main
 from pggrpo_cli.command import train as command
-from pggrpo_cli.errors import CheckpointError, ConfigError, DivergedError, RunLockedError, StoppedEarly
+from pggrpo_cli.errors import CheckpointError, ConfigError, DivergedError, RunLockedError, StoppedEarly, TimeIsUp
 from pggrpo_cli.hydra_start import compose
+from pggrpo_cli.metrics import objective
 from tests.command_line import PretendedTraining, make_checkpoint
 
 BASE = ["model=tiny", "logger=mine"]
@@ -80,17 +81,34 @@ def test_from_python(groups: Path, training: PretendedTraining) -> None:
     cfg.sampler.top_p = 2
     with pytest.raises(ConfigError, match=r"sampler\.top_p"):
         pggrpo_cli.train(cfg)
-    assert command.objective({"reward": 0.25}) == 0.25
+    assert objective({"reward": 0.25}) == 0.25
 
 
 def test_a_run_refused_late_leaves_no_folder(train, training: PretendedTraining) -> None:
     training.error = ConfigError("`data.path`: is missing")
     assert train() == 2
     assert not Path("outputs").exists()
-    training.error = DivergedError("NaN")
+    training.error = CheckpointError("nothing there")
     Path("kept").mkdir()
-    Path("kept/metrics.jsonl").write_text("")
+    Path("kept/notes.txt").write_text("somebody's own")
+    assert train("hydra.run.dir=kept") == 4
+    assert Path("kept/notes.txt").exists()
+
+
+def test_a_run_that_diverged_keeps_its_folder(
+    train, training: PretendedTraining, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverge(config, run_dir: Path, resume_from: Path | None, interruption: object) -> dict[str, float]:
+        (run_dir / "metrics.jsonl").write_text('{"step": 1}\n')
+        raise DivergedError("NaN")
+
+    monkeypatch.setattr(sys.modules["pggrpo_cli.assemble"], "run_training", diverge)
     assert train("hydra.run.dir=other") == 3
+    assert Path("other/metrics.jsonl").exists()
+    assert train("hydra.run.dir=other") == 2
+    training.error = None
+    monkeypatch.setattr(sys.modules["pggrpo_cli.assemble"], "run_training", training.run_training)
+    assert train("hydra.run.dir=other", "resume.from=auto") == 0  # no checkpoint: it begins anew
 
 
 def test_a_bug_keeps_its_traceback_and_its_folder(train, training: PretendedTraining) -> None:
@@ -131,9 +149,9 @@ def test_sweep_goes_on_after_a_failure(
     errors = {2: DivergedError("NaN in seed 2"), 3: RuntimeError("bug in seed 3")}
     whole = training.run_training
 
-    def fail(config, run_dir: Path, resume_from: Path | None) -> dict[str, float]:
+    def fail(config, run_dir: Path, resume_from: Path | None, interruption: object) -> dict[str, float]:
         training.error = errors.get(config.seed)
-        return whole(config, run_dir, resume_from)
+        return whole(config, run_dir, resume_from, interruption)
 
     monkeypatch.setattr(sys.modules["pggrpo_cli.assemble"], "run_training", fail)
     assert train("-m", "seed=1,2,3,4") == 3
@@ -142,6 +160,60 @@ def test_sweep_goes_on_after_a_failure(
     assert "error: NaN in seed 2" in err
     assert "RuntimeError: bug in seed 3" in err
     assert "2 of the jobs" in err
+
+
+def test_a_job_whose_time_is_up_does_not_end_a_sweep(train, training: PretendedTraining) -> None:
+    training.error = TimeIsUp("trainer.max_minutes are over.", {"reward": 0.3})
+    assert train("-m", "seed=1,2,3") == 0
+    assert len(training.calls) == 3
+
+
+def test_a_run_whose_time_is_up_is_not_finished(
+    train, training: PretendedTraining, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(config, run_dir: Path, resume_from: Path | None, interruption: object) -> dict[str, float]:
+        make_checkpoint(run_dir)
+        raise TimeIsUp("trainer.max_minutes are over.", {})
+
+    assembled = sys.modules["pggrpo_cli.assemble"]
+    monkeypatch.setattr(assembled, "run_training", stop)
+    assert train("hydra.run.dir=run", "resume.from=auto") == 75
+    monkeypatch.setattr(assembled, "run_training", training.run_training)
+    assert train("hydra.run.dir=run", "resume.from=auto") == 0
+    assert training.calls[0][2] == Path.cwd() / "run"
+
+
+@pytest.mark.parametrize(
+    ("run_dir", "words"),
+    [("", "is empty"), ("file", "is a file"), ("file/deeper", "is a file"), ("/proc/x", "cannot be")],
+)
+def test_a_directory_that_cannot_be(train, run_dir: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("file").write_text("")
+    assert train(f"hydra.run.dir={run_dir}") == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: `hydra.run.dir`: ")
+    assert words in err
+
+
+def test_a_run_that_loses_the_race_for_its_directory_leaves_it(
+    train, training: PretendedTraining, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look whether the directory is empty and the lock, another run has begun there."""
+    where_to_start = command._where_to_start
+
+    def slow(config, run_dir: Path, depth: int) -> object:
+        found = where_to_start(config, run_dir, depth)
+        (run_dir / "config.yaml").write_text("the other's")
+        other = runs.locked(run_dir)
+        other.__enter__()
+        held.append(other)
+        return found
+
+    held: list[object] = []
+    monkeypatch.setattr(command, "_where_to_start", slow)
+    assert train("hydra.run.dir=run") == 5
+    held[0].__exit__(None, None, None)  # type: ignore[attr-defined]
+    assert Path("run/config.yaml").read_text() == "the other's"
 
 
 def test_a_signal_ends_a_sweep(train, training: PretendedTraining) -> None:

@@ -1,0 +1,91 @@
+"""Signals to the real program: what it says, how it ends, what is left to go on from."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.command_line import environment, run
+
+# Each call leaves a line; those of evaluation and training are slow enough to be hit by a signal.
+REWARD = """
+import time
+def slow(completions):
+    with open("calls", "a") as file:
+        file.write("x")
+    time.sleep(0 if len(open("calls").read()) == 1 else 0.7)
+    return [float(len(text) % 3) for text in completions]
+"""
+LINE = [
+    "train", "debug=fast", "hydra.run.dir=run", "trainer.max_steps=3", "evaluation.every=3",
+    "reward=python", "reward.python.path=mine.py", "reward.python.name=slow",
+]  # fmt: skip
+DRY_RUN, FIRST_EVALUATION, FIRST_STEP = 1, 2, 3
+
+
+def start(folder: Path) -> subprocess.Popen[str]:
+    (folder / "mine.py").write_text(REWARD)
+    command = [sys.executable, "-m", "pggrpo_cli", *LINE]
+    return subprocess.Popen(
+        command, cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.02)
+
+
+def calls(folder: Path) -> int:
+    file = folder / "calls"
+    return len(file.read_text()) if file.exists() else 0
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_before_there_is_anything_to_lose_it_ends_at_once(number: int, code: int, tmp_path: Path) -> None:
+    program = start(tmp_path)
+    wait_for(lambda: (tmp_path / "run" / ".owner.json").exists())
+    program.send_signal(number)
+    assert program.wait(20) == code
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("number", "during", "step"), [(signal.SIGINT, FIRST_EVALUATION, 0), (signal.SIGTERM, FIRST_STEP, 1)]
+)
+def test_the_first_signal_saves_and_says_how_to_go_on(number: int, during: int, step: int, tmp_path: Path) -> None:
+    program = start(tmp_path)
+    wait_for(lambda: calls(tmp_path) == during)
+    program.send_signal(number)
+    out, err = program.communicate(timeout=60)
+    assert program.returncode == 75, err
+    assert "stopping after this step" in out
+    assert (tmp_path / "run" / "checkpoints" / f"step-{step:06d}" / "manifest.json").exists()
+    assert not (tmp_path / "run" / "checkpoints" / f"step-{step + 1:06d}").exists()
+    command = err.strip().rpartition("Go on with: pggrpo ")[2]
+    assert command.startswith("resume run ")
+    done = run(command.split(" "), tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "finished.json").exists()
+    assert [line.split(",")[0] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()] == [
+        f'{{"step": {number}' for number in range(4)
+    ]
+
+
+def test_the_second_signal_ends_it_at_once(tmp_path: Path) -> None:
+    program = start(tmp_path)
+    wait_for(lambda: calls(tmp_path) == FIRST_EVALUATION)
+    program.send_signal(signal.SIGINT)
+    time.sleep(0.1)
+    program.send_signal(signal.SIGINT)
+    _, err = program.communicate(timeout=5)
+    assert program.returncode == 130
+    assert "ended at once" in err
