@@ -55,6 +55,10 @@ def start(command: str, arguments: list[str], check: Check, task: Task) -> None:
         return
     options = _parse(command, arguments)
     overrides, name = options.overrides, options.config_name or command
+    if options.config_dir is None and not (conf_dir() / f"{name}.yaml").exists():
+        raise UsageError(
+            f"--config-name: there is no {name}.yaml in our own conf/; one of yours goes with --config-dir."
+        )
     with _hydra(options.config_dir) as hydra:
         _refuse_odd_words(command, overrides, hydra)
         with _translated(hydra, name, overrides):
