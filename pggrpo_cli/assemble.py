@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -44,6 +45,8 @@ def run_training(
     device = resolve_device(config.device)
     if device.type == "cpu":
         keep_freed_memory()
+    else:
+        _compute_deterministically()
     transformers.utils.logging.disable_progress_bar()  # it would tear the display
     check_foreign_targets(config)
     loss, sampler = component(config.loss, "loss"), component(config.sampler, "sampler")
@@ -79,6 +82,13 @@ def find_checkpoint(path: Path) -> Path:
     if found is None:
         raise CheckpointError(f"{path} holds no complete checkpoint; there is nothing to go on from.")
     return found
+
+
+def _compute_deterministically() -> None:
+    """On a GPU sums of gathered gradients come in any order unless told otherwise, and a resume would not be exact."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def _load_rows(config: TrainConfig) -> Dataset:
@@ -163,6 +173,9 @@ class _Build:
             policy=policy,
             updater=updater,
             stateful=stateful,
+            keep_as_built=frozenset(
+                key.partition(".")[2] for key in config.resume.allow_changed if key.startswith("optimizer.")
+            ),
         )
         progress = Progress() if checkpoint is None else Progress(**saver.restore(checkpoint))  # type: ignore[arg-type]
         trainer = Trainer(
@@ -229,7 +242,7 @@ class _Build:
                     f"one of {policy.module.config.vocab_size}; they must share a tokenizer."
                 )
             original = frozen(Policy(other.module.to(device), policy.tokenizer, dtype))
-        return Reference(original)
+        return Reference(original, identity=f"{options.path or 'policy'} in {dtype}")
 
     def _render(self, policy: Policy, rows: Any, new_tokens: int, key: str) -> RenderedPrompts:
         """`new_tokens`, from the key `key`, are kept free behind the prompts."""

@@ -154,6 +154,12 @@ def _rules(values: Mapping[str, Any]) -> Iterator[str]:
             "`sampler.temperature`: 0 samples the same completion every time; training needs > 0. For greedy "
             "evaluation set evaluation.temperature=0."
         )
+    model = values.get("model") or {}
+    if (model.get("weight_dtype"), model.get("compute_dtype")) == ("bfloat16", "float32"):
+        yield (
+            "`model.compute_dtype`: float32 is wider than model.weight_dtype=bfloat16, which would gain nothing; use "
+            "model.compute_dtype=bfloat16, or model.weight_dtype=float32."
+        )
     if values.get("reward") == {}:
         yield "`reward`: there is none. Give one or several, such as reward=[exact_answer,format]."
     for key, name in (

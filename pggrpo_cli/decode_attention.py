@@ -87,7 +87,8 @@ class DecodePlan:
         batch, num_key_heads, _, size = keys.shape
         query = heads.query.to(keys.dtype).transpose(0, 1).reshape(batch, num_key_heads, -1, size)
         scaling = heads.scaling if heads.scaling is not None else size**-0.5
-        if heads.softcap is None and heads.sliding_window is None and _has_fused(query.device.type):
+        plain = heads.softcap is None and heads.sliding_window is None and values.shape[-1] == size
+        if plain and _has_fused(query.device.type):
             out = self._fused(query, shared, (keys, values), scaling)
         else:
             out = self._explicit(query, shared, (keys, values), scaling, heads)

@@ -68,6 +68,8 @@ def keyed_categorical(logprobs: torch.Tensor, keys: torch.Tensor) -> torch.Tenso
     rest = rest_mass.clamp_min(0).log() + _gumbel(keys, torch.full_like(keys, vocabulary))
     for row in (rest > best).nonzero().flatten().tolist():
         others = logprobs[row].double().index_fill(0, ids[row], float("-inf"))
+        if not bool(others.isfinite().any()):
+            continue  # truncated away: the mass was a rounding error
         items = torch.arange(vocabulary, device=logprobs.device)
         tokens[row] = (others + _gumbel(_mix(keys[row] + _REST), items)).argmax()
     return tokens

@@ -23,7 +23,7 @@ its second-level caches: each of the passes over it then costs a third of one ov
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The output head: logits = softcap(hidden · weightᵀ + bias)."""
+    """The output head: logits = softcap(scale · (hidden · weightᵀ + bias))."""
 
     weight: torch.Tensor
     """[V, d]"""
@@ -31,13 +31,15 @@ class Head:
     softcap: float | None
     dtype: torch.dtype
     """Of the product; sums over the vocabulary are taken in float32 or wider."""
+    scale: float = 1.0
     product: Product | None = None
     """The product with prepared weights, if many calls are to come."""
 
     def prepared(self) -> Head:
         """The same with detached weights in the dtype of the product."""
-        bias = None if self.bias is None else self.bias.detach().to(self.dtype)
-        return Head(self.weight.detach().to(self.dtype), bias, self.softcap, self.dtype)
+        # A bias of −inf forbids a token; −1e30 does too, and 0 · −1e30 is a number.
+        bias = None if self.bias is None else self.bias.detach().to(self.dtype).clamp_min(-1e30)
+        return replace(self, weight=self.weight.detach().to(self.dtype), bias=bias, product=None)
 
     def prepared_for_few_rows(self) -> Head:
         """The same for many calls with few rows each, without gradient."""
@@ -45,7 +47,7 @@ class Head:
 
     def columns(self, part: slice) -> Head:
         """The head of these vocabulary entries alone."""
-        return Head(self.weight[part], None if self.bias is None else self.bias[part], self.softcap, self.dtype)
+        return replace(self, weight=self.weight[part], bias=None if self.bias is None else self.bias[part])
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """hidden [T, d] → logits [T, V] in float32 or wider, before temperature."""
@@ -56,6 +58,8 @@ class Head:
                 bias = None if self.bias is None else self.bias.to(self.dtype)
                 logits = F.linear(hidden.to(self.dtype), self.weight.to(self.dtype), bias)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        if self.scale != 1:
+            logits = logits * self.scale
         if self.softcap is not None:
             logits = torch.tanh(logits / self.softcap) * self.softcap
         return logits
@@ -72,9 +76,7 @@ def token_logprobs(
     backward computes the logits of a tile again instead of keeping them:
     ∂logprob/∂z = 1[target] − p,  ∂H/∂z = −p (log p + H).
     """
-    logprobs, entropies = _TokenLogprobs.apply(
-        hidden, head.weight, head.bias, targets, head.softcap, head.dtype, temperature, with_entropy
-    )
+    logprobs, entropies = _TokenLogprobs.apply(hidden, head.weight, head.bias, targets, head, temperature, with_entropy)
     return logprobs, entropies if with_entropy else None
 
 
@@ -86,13 +88,12 @@ class _TokenLogprobs(torch.autograd.Function):
         weight: torch.Tensor,
         bias: torch.Tensor | None,
         targets: torch.Tensor,
-        softcap: float | None,
-        dtype: torch.dtype,
+        head: Head,
         temperature: float,
         with_entropy: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        head = Head(weight, bias, softcap, dtype).prepared()
-        low = hidden.to(dtype)
+        head = head.prepared()
+        low = hidden.to(head.dtype)
         wide = torch.promote_types(hidden.dtype, torch.float32)
         log_mass = hidden.new_empty(targets.shape, dtype=wide)
         chosen = hidden.new_empty(targets.shape, dtype=wide)
@@ -105,7 +106,7 @@ class _TokenLogprobs(torch.autograd.Function):
             if with_entropy:
                 entropies[rows] = sums.entropies
         ctx.save_for_backward(low, weight, bias, targets, log_mass, entropies)
-        ctx.options = (softcap, dtype, temperature, with_entropy, hidden.dtype)
+        ctx.options = (head.softcap, head.scale, head.dtype, temperature, with_entropy, hidden.dtype)
         ctx.set_materialize_grads(False)
         return chosen - log_mass, entropies
 
@@ -113,8 +114,8 @@ class _TokenLogprobs(torch.autograd.Function):
     def backward(ctx: Any, *grads: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
         grad_logprobs, grad_entropies = grads
         low, weight, bias, targets, log_mass, entropies = ctx.saved_tensors
-        softcap, dtype, temperature, with_entropy, hidden_dtype = ctx.options
-        head = Head(weight, bias, softcap, dtype).prepared()
+        softcap, scale, dtype, temperature, with_entropy, hidden_dtype = ctx.options
+        head = Head(weight, bias, softcap, dtype, scale).prepared()
         grad_hidden = torch.zeros(low.shape, dtype=torch.promote_types(hidden_dtype, torch.float32), device=low.device)
         grad_weight = torch.empty_like(weight) if targets.shape[0] else torch.zeros_like(weight)
         grad_bias = None if bias is None else torch.zeros_like(bias)
@@ -134,6 +135,8 @@ class _TokenLogprobs(torch.autograd.Function):
                     grad.div_(temperature)
                 if capped is not None:
                     grad.mul_(1 - (capped * (temperature / softcap)).square_())
+                if scale != 1:
+                    grad.mul_(scale)
                 if grad_bias is not None:
                     grad_bias[columns] += grad.sum(0).to(grad_bias.dtype)
                 grad = grad.to(dtype)
@@ -143,7 +146,7 @@ class _TokenLogprobs(torch.autograd.Function):
                     grad_weight[columns] = share
                 else:
                     grad_weight[columns] += share
-        return grad_hidden.to(hidden_dtype), grad_weight, grad_bias, None, None, None, None, None
+        return grad_hidden.to(hidden_dtype), grad_weight, grad_bias, None, None, None, None
 
 
 class _Sums:

@@ -52,9 +52,10 @@ def clipped_surrogate(
     completion cannot dominate; None is off.
     """
     clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
-    if ratio_max is not None:
-        ratio = torch.where(advantages < 0, ratio.clamp(max=ratio_max), ratio)
-    return torch.minimum(ratio * advantages, clipped * advantages)
+    terms = torch.minimum(ratio * advantages, clipped * advantages)
+    if ratio_max is None:
+        return terms
+    return torch.where(advantages < 0, torch.maximum(terms, ratio_max * advantages), terms)
 
 
 def ratio_metrics(

@@ -7,7 +7,7 @@ else, completions are laid out as rectangles, because the kernels want them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -199,7 +199,9 @@ class _PackedAttention(torch.autograd.Function):
             )
             out[rectangle.queries.tokens] = rectangle.queries.flat(part)
         ctx.save_for_backward(query, key, value)
-        ctx.plan, ctx.heads = plan, heads
+        # Without the tensors: they would stay alive behind save_for_backward's back, against gradient checkpointing.
+        nothing = query.new_empty(0)
+        ctx.plan, ctx.heads = plan, replace(heads, query=nothing, key=nothing, value=nothing)
         return out
 
     @staticmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -66,9 +66,10 @@ class Policy:
         self.compute_dtype = compute_dtype
         self.device = next(module.parameters()).device
         self._prepared_head: Head | None = None
+        self._plain_attention = _plain_attention(module)
         module.eval()
         self.packable_reason = self._probe_packed()
-        module.set_attn_implementation("sdpa" if self.packable_reason else ATTENTION_NAME)
+        module.set_attn_implementation(self._plain_attention if self.packable_reason else ATTENTION_NAME)
         if gradient_checkpointing:
             _checkpoint_activations(module)
 
@@ -122,7 +123,7 @@ class Policy:
     @contextmanager
     def plain_attention(self) -> Iterator[None]:
         """The module as transformers made it, with its own attention: for generate()."""
-        self.module.set_attn_implementation("sdpa")
+        self.module.set_attn_implementation(self._plain_attention)
         try:
             yield
         finally:
@@ -142,32 +143,37 @@ class Policy:
 
     def score(self, packed: Packed, temperature: float, *, with_entropy: bool) -> TokenScores:
         """Log-probabilities and entropies of packed.targets under softmax(logits / temperature), [T] each."""
-        if self.packable:
-            with self.computing():
-                plan = PackedPlan(packed.groups, self.compute_dtype)
-                states = self.hidden(packed.input_ids, packed.position_ids, plan)[packed.predictor_index]
-        else:
-            states = self._states_one_by_one(packed)
+        if not self.packable:
+            return self._scores_one_by_one(packed, temperature, with_entropy)
+        with self.computing():
+            plan = PackedPlan(packed.groups, self.compute_dtype)
+            states = self.hidden(packed.input_ids, packed.position_ids, plan)[packed.predictor_index]
         logprobs, entropies = token_logprobs(states, self._head(), packed.targets, temperature, with_entropy)
         return TokenScores(logprobs=logprobs, entropies=entropies)
 
-    def _states_one_by_one(self, packed: Packed) -> torch.Tensor:
-        """The same states [T, d] from one ordinary forward a sequence: any model, no sharing."""
-        states: list[torch.Tensor] = []
+    def _scores_one_by_one(self, packed: Packed, temperature: float, with_entropy: bool) -> TokenScores:
+        """The same from one ordinary forward a sequence and the module's own logits: any model, no sharing."""
+        logprobs: list[torch.Tensor] = []
+        entropies: list[torch.Tensor] = []
         completions = iter(packed.completion_ids)
-        with self.computing():
-            for prompt, group in zip(packed.prompt_ids, packed.groups, strict=True):
-                for _ in group.completion_lengths:
-                    completion = next(completions).to(self.device)
-                    ids = torch.cat([torch.tensor(prompt, device=self.device), completion[:-1]])
-                    outputs = self.module.base_model(input_ids=ids[None], use_cache=False)
-                    states.append(outputs.last_hidden_state[0, len(prompt) - 1 :])
-        return torch.cat(states)
+        for prompt, group in zip(packed.prompt_ids, packed.groups, strict=True):
+            for _ in group.completion_lengths:
+                completion = next(completions).to(self.device)
+                ids = torch.cat([torch.tensor(prompt, device=self.device), completion[:-1]])
+                with self.computing():
+                    logits = self.module(input_ids=ids[None], use_cache=False).logits[0, len(prompt) - 1 :]
+                logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
+                table = logits.log_softmax(-1)
+                logprobs.append(table.gather(1, completion[:, None]).squeeze(1))
+                if with_entropy:
+                    entropies.append(-(table.exp() * table).sum(-1))
+        return TokenScores(logprobs=torch.cat(logprobs), entropies=torch.cat(entropies) if with_entropy else None)
 
     def _head(self) -> Head:
         projection = self.module.get_output_embeddings()
         softcap = getattr(self.config, "final_logit_softcapping", None)
-        return Head(projection.weight, getattr(projection, "bias", None), softcap, self._product_dtype)
+        bias = getattr(projection, "bias", None)
+        return Head(projection.weight, bias, softcap, self._product_dtype, scale=_logit_scale(self.config))
 
     @property
     def _product_dtype(self) -> torch.dtype:
@@ -184,7 +190,7 @@ class Policy:
         packed = pack(prompts, completions).to(self.device)
         try:
             with torch.no_grad():
-                self.module.set_attn_implementation("sdpa")
+                self.module.set_attn_implementation(self._plain_attention)
                 ours_head = self._head()
                 own: list[torch.Tensor] = []
                 for prompt, members in zip(prompts, completions, strict=True):
@@ -194,7 +200,7 @@ class Policy:
                 self.module.set_attn_implementation(ATTENTION_NAME)
                 plan = PackedPlan(packed.groups, next(self.module.parameters()).dtype)
                 states = self.hidden(packed.input_ids, packed.position_ids, plan)[packed.predictor_index]
-                head = Head(ours_head.weight, ours_head.bias, ours_head.softcap, ours_head.weight.dtype)
+                head = replace(ours_head, dtype=ours_head.weight.dtype)
                 expected = torch.cat(own).float().log_softmax(-1)
                 difference = float((head.logits(states).log_softmax(-1) - expected).abs().max())
         except (RuntimeError, NotImplementedError, AttributeError, TypeError, ValueError, KeyError) as error:
@@ -216,3 +222,22 @@ def _checkpoint_activations(module: Any) -> None:
         module.activation_checkpointing_enable({"use_reentrant": False})
     else:  # older transformers
         module.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+
+def _plain_attention(module: Any) -> str:
+    """The attention of transformers that this model knows, the faster first."""
+    for name in ("sdpa", "eager"):
+        try:
+            module.set_attn_implementation(name)
+        except ValueError:
+            continue
+        return name
+    return str(module.config._attn_implementation)
+
+
+def _logit_scale(config: Any) -> float:
+    """What Granite divides its logits by, and Cohere multiplies them with; 1 elsewhere."""
+    divisor, factor = getattr(config, "logits_scaling", None), getattr(config, "logit_scale", None)
+    if isinstance(divisor, (int, float)) and divisor:
+        return 1.0 / divisor
+    return float(factor) if isinstance(factor, (int, float)) else 1.0

@@ -32,20 +32,28 @@ def frozen(policy: Policy) -> Policy:
 
 def frozen_copy(policy: Policy, compute_dtype: torch.dtype, device: torch.device) -> Policy:
     """A frozen copy of `policy` as it is now."""
+    module = copy.deepcopy(policy.module).to(device)
+    if compute_dtype == torch.float32:  # over bfloat16 weights: autocast can only narrow
+        module = module.to(compute_dtype)
     # Made a Policy before it is frozen: whether it runs packed is asked of the weights in their own dtype.
-    return frozen(Policy(copy.deepcopy(policy.module).to(device), policy.tokenizer, compute_dtype))
+    return frozen(Policy(module, policy.tokenizer, compute_dtype))
 
 
 class Reference:
     """log π_orig of completion tokens. Those of the data set's own completions are computed once and saved with the
     run: another packing would change their last bits."""
 
-    def __init__(self, policy: Policy) -> None:
-        self._policy = policy
+    def __init__(self, policy: Policy, identity: str = "") -> None:
+        """`identity` says which model this is; what another one computed is not taken over from a checkpoint."""
+        self._policy, self._identity = policy, identity
         self._cache: dict[CacheKey, torch.Tensor] = {}
+        self._temperature: float | None = None
+        """Of what is cached."""
 
     def logprobs(self, packed: Packed, temperature: float, keys: Sequence[CacheKey] | None) -> torch.Tensor:
         """[T] for packed.targets. `keys`, one a completion, if the completions come with the data set."""
+        if temperature != self._temperature:
+            self._cache, self._temperature = {}, temperature
         if keys is not None and all(key in self._cache for key in keys):
             return torch.cat([self._cache[key] for key in keys]).to(packed.targets.device)
         with torch.no_grad():
@@ -65,6 +73,8 @@ class Reference:
         if not keys:
             return {}
         return {
+            "identity": self._identity,
+            "temperature": self._temperature,
             "keys": torch.tensor(keys, dtype=torch.long),
             "lengths": torch.tensor([self._cache[key].shape[0] for key in keys]),
             "logprobs": torch.cat([self._cache[key] for key in keys]),
@@ -72,6 +82,7 @@ class Reference:
 
     def load(self, state: StateDict) -> None:
         self._cache = {}
-        if state:
+        if state and state.get("identity") == self._identity:
+            self._temperature = state["temperature"]
             parts = state["logprobs"].split(state["lengths"].tolist())
             self._cache = {(a, b): part.clone() for (a, b), part in zip(state["keys"].tolist(), parts, strict=True)}

@@ -35,6 +35,8 @@ class Saver:
     policy: Policy
     updater: Updater
     stateful: Mapping[str, Stateful]
+    keep_as_built: frozenset[str] = frozenset()
+    """Keys of the optimizer that resume.allow_changed lists: theirs are the new values."""
 
     def due(self, progress: Progress, metrics: Mapping[str, float], *, final: bool) -> bool:
         """At the end, every `every` steps, and whenever an evaluation is the best so far. Notes the best."""
@@ -65,7 +67,11 @@ class Saver:
         progress = dict(checkpoint.progress)
         groups = progress.pop("optimizer")
         load_optimizer_state(
-            self.updater.optimizer, self.policy.module.named_parameters(), checkpoint.optimizer_tensors, groups
+            self.updater.optimizer,
+            self.policy.module.named_parameters(),
+            checkpoint.optimizer_tensors,
+            groups,
+            keep=self.keep_as_built,
         )
         for name, component in self.stateful.items():
             component.load(checkpoint.component_states.get(name, {}))

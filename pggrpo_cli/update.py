@@ -61,11 +61,13 @@ class Updater:
         if self._loss.needs_old_logprobs and self._settings.passes_per_rollout * len(minibatches) > 1:
             # π_old must not move while we train; a single update needs no extra forward: it is its own π_old.
             frozen = [[self._old_logprobs(micro) for micro in mini.micro_batches] for mini in minibatches]
-        for _ in range(self._settings.passes_per_rollout):
+        for number in range(self._settings.passes_per_rollout):
             for mini, olds, refs in zip(minibatches, frozen, references, strict=True):
                 loss = 0.0
                 for micro, old, ref in zip(mini.micro_batches, olds, refs, strict=True):
-                    share, metrics = self._backward(micro, mini, old, ref, device)
+                    # Compared with the sampler is π_old, not what became of it.
+                    is_old = number == 0 and (old is not None or mini is minibatches[0])
+                    share, metrics = self._backward(micro, mini, old, ref, device, compare=is_old)
                     loss += share
                     parts.append(metrics)
                 parts.append(self._apply(loss))
@@ -98,6 +100,8 @@ class Updater:
         old: torch.Tensor | None,
         ref: torch.Tensor | None,
         device: torch.device,
+        *,
+        compare: bool,
     ) -> tuple[float, dict[str, Metric]]:
         scores = self._policy.score(micro.packed.to(device), self._settings.temperature, with_entropy=True)
         if not self._loss.needs_entropy and scores.entropies is not None:
@@ -122,7 +126,7 @@ class Updater:
         output = self._loss(scores, batch)
         output.loss.backward()
         metrics = dict(output.metrics)
-        if micro.sampler_logprobs is not None:
+        if compare and micro.sampler_logprobs is not None:
             difference = (old - micro.sampler_logprobs.to(device)).abs()
             metrics["sampling/sampling_logp_difference/mean"] = mean(difference.sum(), difference.numel())
             metrics["sampling/sampling_logp_difference/max"] = maximum(difference.max())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 import torch
 
 from pggrpo_cli.draws import keyed_categorical, position_keys, row_key
@@ -41,6 +42,17 @@ def test_zero_probability_is_never_drawn() -> None:
     logits = torch.linspace(-1, 1, 600)
     logits[::2] = float("-inf")
     assert bool((draw(logits, keys(2000)) % 2 == 1).all())
+
+
+def test_what_is_truncated_away_is_not_drawn_even_if_rounding_leaves_it_mass() -> None:
+    """Found by search: the number of the rest of the vocabulary, whose mass is 1e-7 by rounding, wins with this key."""
+    logprobs = torch.full((1, 600), float("-inf"))
+    logprobs[0, 300:305] = torch.tensor([0.3, 0.2, 0.2, 0.2, 0.0999]).log()
+    winning = torch.zeros(1, dtype=torch.long)
+    with pytest.MonkeyPatch.context() as patch:
+        rest_first = lambda row_keys, items: torch.where(items == 600, 1e6, torch.zeros(items.shape).double())  # noqa: E731
+        patch.setattr("pggrpo_cli.draws._gumbel", rest_first)
+        assert 300 <= int(keyed_categorical(logprobs, winning)) < 305
 
 
 def test_positions_are_independent() -> None:

@@ -56,3 +56,33 @@ def test_entropy_without_use_costs_no_gradient() -> None:
     hidden.grad = None
     token_logprobs(hidden, head, targets, 1.0, False)[0].sum().backward()
     assert torch.equal(with_entropy, hidden.grad)
+
+
+def test_a_forbidden_token_leaves_entropy_and_gradients_finite() -> None:
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(3, 4, requires_grad=True), torch.randn(7, 4, requires_grad=True)
+    bias = torch.zeros(7)
+    bias[2] = float("-inf")
+    head = Head(weight, bias, None, torch.float32)
+    logprobs, entropies = token_logprobs(hidden, head, torch.tensor([0, 1, 3]), 0.8, True)
+    assert entropies is not None
+    (logprobs.sum() + entropies.sum()).backward()
+    kept = [index for index in range(7) if index != 2]
+    table = (hidden.detach() @ weight.detach()[kept].T / 0.8).log_softmax(-1)
+    assert torch.allclose(entropies, -(table.exp() * table).sum(-1), atol=1e-5)
+    assert bool(hidden.grad.isfinite().all())
+    assert bool(weight.grad.isfinite().all())
+
+
+def test_scaled_logits() -> None:
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(5, 4, dtype=torch.float64, requires_grad=True), torch.randn(7, 4, dtype=torch.float64)
+    targets = torch.tensor([0, 1, 3, 6, 6])
+
+    def scores(rows: torch.Tensor) -> torch.Tensor:
+        head = Head(weight, None, 5.0, torch.float64, scale=0.3)
+        logprobs, entropies = token_logprobs(rows, head, targets, 0.8, True)
+        assert entropies is not None
+        return logprobs.sum() + (entropies * torch.arange(5)).sum()
+
+    assert torch.autograd.gradcheck(scores, (hidden,))

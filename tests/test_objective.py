@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pggrpo_cli.objective import kl_to_reference
+from pggrpo_cli.objective import clipped_surrogate, kl_to_reference
 from pggrpo_cli.types import TokenScores
 from tests.loss.batches import make_batch, numbers
 
@@ -58,3 +58,14 @@ def test_reductions_and_the_clamp() -> None:
     assert torch.allclose(per_token * batch.num_tokens, per_sequence * batch.num_sequences)
     far = replace(batch, ref_logprobs=logprobs.detach() + 1000)
     assert bool(kl_to_reference(policy, far, "k3", "token_mean")[0].isfinite())
+
+
+@pytest.mark.parametrize("ratio_max", [1.1, 3.0])
+def test_the_dual_clip_bounds_what_a_negative_advantage_can_weigh(ratio_max: float) -> None:
+    """max( min(r A, clip(r) A), ratio_max A ) for A < 0 (Ye et al. 2020), whatever clip_high is."""
+    ratio, advantages = torch.tensor([0.5, 1.0, 2.0, 5.0, 5.0]), torch.tensor([-1.0, -1.0, -1.0, -1.0, 1.0])
+    expected = []
+    for r, a in zip(ratio.tolist(), advantages.tolist(), strict=True):
+        term = min(r * a, min(max(r, 0.8), 1.2) * a)
+        expected.append(max(term, ratio_max * a) if a < 0 else term)
+    assert clipped_surrogate(ratio, advantages, 0.2, 0.2, ratio_max).tolist() == pytest.approx(expected)

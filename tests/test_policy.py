@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import weakref
+from typing import Any
+
 import pytest
 import torch
 
+from pggrpo_cli.packed_attention import PackedPlan
 from pggrpo_cli.packing import pack
 from pggrpo_cli.policy import Policy
 from tests.conftest import FAMILIES, tiny_policy
@@ -68,13 +72,29 @@ def test_a_model_that_cannot_run_packed_gives_the_same_scores() -> None:
     assert torch.allclose(scores.logprobs, expected.logprobs, atol=1e-5)
 
 
-def test_gradient_checkpointing_changes_no_gradient() -> None:
-    gradients = []
+def test_gradient_checkpointing_computes_layers_again_and_changes_no_gradient() -> None:
+    gradients, forwards, kept = [], [], []
+    attend = PackedPlan.attend
     for checkpointing in (False, True):
         base = tiny_policy()
         policy = Policy(base.module, base.tokenizer, torch.float32, gradient_checkpointing=checkpointing)
-        policy.score(pack(PROMPTS, completions()), 1.0, with_entropy=False).logprobs.sum().backward()
+        calls: list[Any] = []
+        policy.module.model.layers[0].mlp.register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
+        queries: list[weakref.ref[torch.Tensor]] = []
+
+        def noted(self: Any, heads: Any, queries: list[Any] = queries) -> torch.Tensor:
+            queries.append(weakref.ref(heads.query))
+            return attend(self, heads)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(PackedPlan, "attend", noted)
+            scores = policy.score(pack(PROMPTS, completions()), 1.0, with_entropy=False)
+            kept.append(sum(query() is not None for query in queries))
+            scores.logprobs.sum().backward()
         gradients.append([parameter.grad for parameter in policy.module.parameters()])
+        forwards.append(len(calls))
+    assert forwards == [1, 2]
+    assert kept[1] == 0  # nothing of a checkpointed layer stays alive until its backward
     for plain, recomputed in zip(*gradients, strict=True):
         assert torch.equal(plain, recomputed)
 
@@ -93,7 +113,7 @@ def test_nothing_is_dropped_out(checkpointing: bool) -> None:
     assert torch.allclose(found, expected, atol=1e-5)
 
 
-def test_a_model_with_other_logits_is_found_out() -> None:
+def test_a_model_with_other_logits_is_found_out_and_scored_rightly() -> None:
     base = tiny_policy()
     head = base.module.get_output_embeddings()
     original = head.forward
@@ -101,6 +121,10 @@ def test_a_model_with_other_logits_is_found_out() -> None:
     policy = Policy(base.module, base.tokenizer, torch.float32)
     assert not policy.packable
     assert "differ" in str(policy.packable_reason)
+    found = policy.score(pack([PROMPTS[0]], [completions()[0][:1]]), 1.0, with_entropy=False).logprobs
+    ids = torch.tensor([*PROMPTS[0], *completions()[0][0].tolist()])
+    table = policy.module(ids[None]).logits[0, len(PROMPTS[0]) - 1 : -1].log_softmax(-1)
+    assert torch.allclose(found, table.gather(1, completions()[0][0][:, None]).squeeze(1), atol=1e-6)
 
 
 def test_end_token_ids_come_from_generation_config_and_tokenizer() -> None:

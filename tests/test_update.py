@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from pggrpo_cli.batching import Minibatch, TrainGroup, TrainRow, split_into_mini
 from pggrpo_cli.errors import DivergedError
 from pggrpo_cli.loss.dapo import Dapo
 from pggrpo_cli.loss.dpo import Dpo
+from pggrpo_cli.loss.dr_grpo import DrGrpo
 from pggrpo_cli.loss.pg_grpo import PgGrpo
 from pggrpo_cli.metrics import values
 from pggrpo_cli.policy import Policy
@@ -68,10 +70,17 @@ def minibatches(loss: Any, budget: int, count: int = 1) -> list[Minibatch]:
 
 
 def updater(
-    policy: Policy, loss: Any, *, passes: int = 1, lr: float = 0.0, reference: bool = True, bad: int = 3
+    policy: Policy,
+    loss: Any,
+    *,
+    passes: int = 1,
+    lr: float = 0.0,
+    bad: int = 3,
+    schedule: Callable[[int], float] = lambda _: 1.0,
+    **changes: Any,
 ) -> Updater:
     optimizer = torch.optim.SGD(policy.module.parameters(), lr=lr)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
     settings = UpdateSettings(
         temperature=0.8,
         passes_per_rollout=passes,
@@ -81,12 +90,13 @@ def updater(
         max_new_tokens=20,
         from_data_set=False,
     )
+    settings = replace(settings, **changes)
     nearby = tiny_policy()
     with torch.no_grad():
         for parameter in nearby.module.parameters():
             parameter.mul_(0.98)
-    other = Reference(frozen_copy(nearby, torch.float32, policy.device)) if reference else None
-    return Updater(policy, optimizer, schedule, loss, other if loss.needs_reference else None, settings)
+    reference = Reference(frozen_copy(nearby, torch.float32, policy.device)) if loss.needs_reference else None
+    return Updater(policy, optimizer, scheduler, loss, reference, settings)
 
 
 def gradient(loss: Any, budget: int) -> tuple[torch.Tensor, dict[str, float]]:
@@ -173,6 +183,88 @@ def test_a_good_update_ends_the_row_of_bad_ones() -> None:
         broken[0].micro_batches[0].advantages[0] = float("inf")
         working.update(broken)
         assert values(working.update(minibatches(loss, 10_000)))["updates/skipped"] == 0
+
+
+def test_the_gradient_is_clipped_to_max_grad_norm() -> None:
+    def applied(limit: float | None) -> tuple[float, float]:
+        policy = tiny_policy()
+        before = torch.cat([parameter.detach().flatten() for parameter in policy.module.parameters()])
+        working = updater(policy, LOSSES["pg_grpo"](), lr=1.0, max_grad_norm=limit)
+        norm = values(working.update(minibatches(LOSSES["pg_grpo"](), 10_000)))["grad_norm"]
+        after = torch.cat([parameter.detach().flatten() for parameter in policy.module.parameters()])
+        return norm, float((after - before).norm())  # of SGD with a rate of 1: the gradient itself
+
+    norm, moved = applied(None)
+    assert math.isclose(norm, moved, rel_tol=1e-3)
+    clipped_norm, clipped = applied(norm / 10)
+    assert math.isclose(clipped_norm, norm, rel_tol=1e-6)  # what is logged is the norm before clipping
+    assert math.isclose(clipped, norm / 10, rel_tol=1e-3)
+
+
+def test_the_scheduler_counts_applied_updates() -> None:
+    loss = LOSSES["pg_grpo"]()
+    working = updater(tiny_policy(), loss, lr=0.1, passes=2, schedule=lambda update: 1 / (1 + update))
+    rates = [values(working.update(minibatches(loss, 10_000)))["learning_rate"] for _ in range(2)]
+    assert rates == pytest.approx([0.1, 0.1 / 3])
+    broken = minibatches(loss, 10_000)
+    broken[0].micro_batches[0].advantages[0] = float("inf")
+    working.update(broken)
+    assert working.optimizer.param_groups[0]["lr"] == pytest.approx(0.1 / 5)
+
+
+def sampled(loss: Any, shift: float) -> list[Minibatch]:
+    """Minibatches whose sampler had log-probabilities that are `shift` below the policy's."""
+    policy = tiny_policy()
+    made = minibatches(loss, 10_000)
+    changed = []
+    for mini in made:
+        parts = []
+        for micro in mini.micro_batches:
+            own = policy.score(micro.packed, 0.8, with_entropy=False).logprobs.detach()
+            parts.append(replace(micro, sampler_logprobs=own - shift))
+        changed.append(replace(mini, micro_batches=tuple(parts)))
+    return changed
+
+
+def test_the_difference_to_the_sampler_is_logged_before_the_policy_moves() -> None:
+    for name in ("dapo", "dpo"):
+        loss = LOSSES[name]()
+        metrics = values(updater(tiny_policy(), loss, lr=0.05, passes=3).update(sampled(loss, 0.25)))
+        assert metrics["sampling/sampling_logp_difference/mean"] == pytest.approx(0.25, abs=1e-4)
+        assert metrics["sampling/sampling_logp_difference/max"] == pytest.approx(0.25, abs=1e-4)
+
+
+def test_importance_weights_are_truncated() -> None:
+    """π_old/π_sampler = e^0.25 everywhere: the gradient of a loss without KL is so many times as large, up to the cap."""
+    loss = LOSSES["dapo"]()
+
+    def norm(cap: float | None) -> float:
+        working = updater(tiny_policy(), loss, importance_cap=cap)
+        return values(working.update(sampled(loss, 0.25)))["grad_norm"]
+
+    plain = norm(None)
+    assert norm(2.0) / plain == pytest.approx(math.exp(0.25), rel=1e-3)
+    assert norm(1.1) / plain == pytest.approx(1.1, rel=1e-3)
+
+
+def test_dr_grpo_divides_by_the_samplers_longest_completion() -> None:
+    fields = {"clip_low": 0.2, "clip_high": 0.2, "ratio_max": None, "kl_coef": 0.0, "entropy_coef": 0.0, **SHARED}
+    norms = []
+    for longest in (20, 40):
+        working = updater(tiny_policy(), DrGrpo(**fields), max_new_tokens=longest)
+        norms.append(values(working.update(minibatches(DrGrpo(**fields), 10_000)))["grad_norm"])
+    assert norms[0] / norms[1] == pytest.approx(2.0, rel=1e-4)
+
+
+def test_reference_logprobs_of_another_temperature_or_model_are_not_reused() -> None:
+    reference = Reference(tiny_policy(), identity="one")
+    packed = minibatches(LOSSES["dpo"](), 10_000)[0].micro_batches[0].packed
+    keys = [(index, sample) for index in range(4) for sample in range(4)]
+    first = reference.logprobs(packed, 1.0, keys)
+    assert not torch.equal(reference.logprobs(packed, 0.5, keys), first)
+    other = Reference(tiny_policy(init_seed=3), identity="other")
+    other.load(reference.state())
+    assert torch.equal(other.logprobs(packed, 0.5, keys), other.logprobs(packed, 0.5, None))
 
 
 def test_reference_logprobs_of_the_data_set_are_computed_once_and_saved() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 
@@ -62,12 +62,25 @@ def generate_groups(
 ) -> list[RolloutGroup]:
     """Samples `group_size` completions for each prompt with the module's own attention and cache."""
     groups: list[RolloutGroup] = []
-    with policy.sampling(), policy.plain_attention():
+    with policy.sampling(), policy.plain_attention(), _own_generation_config(policy.module):
         for ordinal, prompt in enumerate(prompts):
             keys = torch.tensor([row_key(draws, ordinal, sample) for sample in range(group_size)], device=policy.device)
             rollouts = _generate_one(policy, prompt, keys, selection, stop_rule)
             groups.append(RolloutGroup(prompt=prompt, rollouts=rollouts))
     return groups
+
+
+@contextmanager
+def _own_generation_config(module: Any) -> Iterator[None]:
+    """generate() takes what our configuration leaves open from the module's: repetition penalties, forced tokens …"""
+    from transformers import GenerationConfig
+
+    former = module.generation_config
+    module.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        module.generation_config = former
 
 
 def _generate_one(

@@ -16,6 +16,8 @@ SAMPLER = HfGenerate(group_size=6, max_new_tokens=25, temperature=0.9, top_p=0.9
 
 def test_logprobs_are_the_teacher_forced_ones_and_ends_are_found(policy: Policy, context: RunContext) -> None:
     policy.module.generation_config.eos_token_id = list(range(0, 256, 20))
+    policy.module.generation_config.repetition_penalty = 1.3  # a published model may bring it; the trainer has none
+    policy.module.generation_config.suppress_tokens = [1, 2, 3]
     prompts = random_prompts([5, 9])
     with SAMPLER.open(context) as sampler:
         groups = sampler.sample(policy, prompts, DRAWS)

@@ -1,0 +1,59 @@
+"""What of scored groups is trained on."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from pggrpo_cli.loss.dpo import Dpo
+from pggrpo_cli.loss.sft import Sft
+from pggrpo_cli.pairing.best_worst import BestWorst
+from pggrpo_cli.rollouts import train_groups
+from pggrpo_cli.types import FinishReason, Rollout, ScoredGroup
+from tests.conftest import make_prompts
+from tests.test_update import LOSSES
+
+DPO = Dpo(beta=0.1, label_smoothing=0.0, length_normalized=False, reference_free=False, nll_coef=0.0)
+
+
+def group(rewards: list[float], ends: list[FinishReason]) -> ScoredGroup:
+    (prompt,) = make_prompts([[1, 2, 3]])
+    rollouts = [
+        Rollout(completion_ids=torch.tensor([place]), logprobs=None, text="", finish_reason=end)
+        for place, end in enumerate(ends)
+    ]
+    return ScoredGroup(prompt=prompt, rollouts=rollouts, rewards=rewards, reward_terms={}, advantages=[*rewards])
+
+
+def places(made: Any) -> list[int]:
+    return [row.sample for row in made.rows]
+
+
+@pytest.mark.parametrize(("masked", "trained"), [(False, [0, 1, 2, 3]), (True, [0, 2])])
+def test_truncated_completions_leave_the_loss_but_not_its_normaliser(masked: bool, trained: list[int]) -> None:
+    scored = group([1.0, 0.0, 0.5, 0.0], ["stop", "length", "stop", "length"])
+    (made,) = train_groups([scored], LOSSES["pg_grpo"](), BestWorst(), mask_truncated=masked)
+    assert places(made) == trained
+    assert made.num_sequences == 4
+
+
+def test_completions_without_a_reward_leave_both_unless_the_loss_needs_none() -> None:
+    scored = group([1.0, math.nan, 0.5], ["stop", "stop", "stop"])
+    (made,) = train_groups([scored], LOSSES["pg_grpo"](), BestWorst(), mask_truncated=False)
+    assert places(made) == [0, 2]
+    assert made.num_sequences == 2
+    (made,) = train_groups([scored], Sft(), BestWorst(), mask_truncated=False)
+    assert places(made) == [0, 1, 2]
+    assert made.num_sequences == 3
+
+
+def test_only_paired_completions_are_computed_and_pairs_point_at_them() -> None:
+    first = group([0.2, 0.9, 0.1, 0.5], ["stop"] * 4)
+    second = group([0.3, 0.3], ["stop"] * 2)
+    made, constant = train_groups([first, second], DPO, BestWorst(), mask_truncated=False)
+    assert places(made) == [1, 2]
+    assert made.pairs == ((0, 1),)
+    assert constant.rows == ()
