@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -15,12 +14,12 @@ import transformers
 from pggrpo_cli.check import check_foreign_targets
 from pggrpo_cli.checkpoint import load_checkpoint, newest_checkpoint
 from pggrpo_cli.config import MAPPING_KEYS, TrainConfig
+from pggrpo_cli.devices import prepare_device, resolve_device
 from pggrpo_cli.errors import CheckpointError, ConfigError, StoppedEarly, UserCodeError
 from pggrpo_cli.evaluation import Evaluation
 from pggrpo_cli.instantiate import blamed, build_scorer, component, components
 from pggrpo_cli.interruption import Interruption
 from pggrpo_cli.loggers import Loggers, open_loggers
-from pggrpo_cli.memory import keep_freed_memory
 from pggrpo_cli.plan import describe
 from pggrpo_cli.policy import LoadedModel, ModelSettings, Policy, resolve_compute_dtype
 from pggrpo_cli.prompts import PromptFormat, RenderedPrompts, render_rows
@@ -43,10 +42,7 @@ def run_training(
 ) -> dict[str, float]:
     """One run from its checked configuration to its last metrics. `checkpoint`: the folder to go on from."""
     device = resolve_device(config.device)
-    if device.type == "cpu":
-        keep_freed_memory()
-    else:
-        _compute_deterministically()
+    prepare_device(device)
     transformers.utils.logging.disable_progress_bar()  # it would tear the display
     check_foreign_targets(config)
     loss, sampler = component(config.loss, "loss"), component(config.sampler, "sampler")
@@ -84,13 +80,6 @@ def find_checkpoint(path: Path) -> Path:
     return found
 
 
-def _compute_deterministically() -> None:
-    """On a GPU sums of gathered gradients come in any order unless told otherwise, and a resume would not be exact."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-
-
 def _load_rows(config: TrainConfig) -> Dataset:
     source = component(config.data, "data")
     with blamed("data", config.data["_target_"]):
@@ -101,18 +90,6 @@ def _load_rows(config: TrainConfig) -> Dataset:
             "pggrpo_cli.types.Dataset with train and evaluation rows is needed."
         )
     return rows
-
-
-def resolve_device(name: str, key: str = "device") -> torch.device:
-    """auto: the first CUDA device, else the CPU. `key` is what the name was given for."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(
-            f"`{key}`: {name!r} is not there: torch sees {torch.cuda.device_count()} CUDA devices. Use {key}=auto."
-        )
-    return device
 
 
 def _check_together(config: TrainConfig, loss: Any, sampler: Any) -> None:
