@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pggrpo_runs
+import picture
 import probes
 import torch
 from workloads import GRPO, PairWorkload, Workload, machine, model_folder
@@ -141,6 +142,7 @@ def main(workloads: list[str] | None = None) -> None:
         results[workload] = compare(workload, options.variants, options.pairs, options.steps)
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")
         show(workload, results[workload])
+        picture.main()
 
 
 if __name__ == "__main__":
