@@ -20,7 +20,7 @@ from pggrpo_cli.evaluation import Evaluation
 from pggrpo_cli.instantiate import blamed, build_scorer, component, components
 from pggrpo_cli.interruption import Interruption
 from pggrpo_cli.loggers import Loggers, open_loggers
-from pggrpo_cli.plan import describe
+from pggrpo_cli.plan import describe, unused_labels
 from pggrpo_cli.policy import LoadedModel, ModelSettings, Policy, resolve_compute_dtype
 from pggrpo_cli.prompts import PromptFormat, RenderedPrompts, render_rows
 from pggrpo_cli.protocols import Stateful
@@ -36,6 +36,8 @@ from pggrpo_cli.types import Dataset, RunContext
 from pggrpo_cli.update import Updater, UpdateSettings
 from pggrpo_cli.weights import load_folder, load_hub
 
+LOSS_NEEDS = ("needs_reference", "needs_old_logprobs", "needs_pairs", "needs_entropy", "needs_advantages")
+
 
 def run_training(
     config: TrainConfig, run_dir: Path, checkpoint: Path | None, interruption: Interruption
@@ -46,8 +48,8 @@ def run_training(
     transformers.utils.logging.disable_progress_bar()  # it would tear the display
     check_foreign_targets(config)
     loss, sampler = component(config.loss, "loss"), component(config.sampler, "sampler")
-    _check_together(config, loss, sampler)
     rows = _load_rows(config)
+    _check_together(config, loss, sampler, rows)
     scorer = build_scorer(config)
     prompt_format = PromptFormat(**{name: config.data[name] for name in MAPPING_KEYS["data"]})
     scorer.dry_run(rows.train[:4] or rows.evaluation[:4], prompt_format)
@@ -92,8 +94,14 @@ def _load_rows(config: TrainConfig) -> Dataset:
     return rows
 
 
-def _check_together(config: TrainConfig, loss: Any, sampler: Any) -> None:
+def _check_together(config: TrainConfig, loss: Any, sampler: Any, rows: Dataset) -> None:
     """What only shows when the parts are seen together."""
+    missing = [name for name in LOSS_NEEDS if not isinstance(getattr(loss, name, None), bool)]
+    if missing:
+        raise ConfigError(
+            f"`loss._target_`: {config.loss['_target_']} does not say {', '.join(missing)}; a loss says True or False "
+            "to each, see Loss in pggrpo_cli/protocols.py."
+        )
     compares = loss.needs_advantages or loss.needs_pairs
     if compares and sampler.group_size < 2:
         raise ConfigError(
@@ -101,7 +109,8 @@ def _check_together(config: TrainConfig, loss: Any, sampler: Any) -> None:
             "2 or more."
         )
     offline = not hasattr(sampler, "max_new_tokens")
-    if offline and config.evaluation.every is not None and config.evaluation.max_new_tokens is None:
+    evaluates = config.evaluation.every is not None and rows.evaluation
+    if offline and evaluates and config.evaluation.max_new_tokens is None:
         raise ConfigError(
             "`evaluation.max_new_tokens`: is null, and this sampler has no length to take over. "
             "Set it, or evaluation.every=null."
@@ -289,6 +298,7 @@ class _Build:
             lines.append(f"data: {rendered.dropped} overlong prompts dropped, {rendered.truncated} truncated")
         lengths = [len(prompt.token_ids) for prompt in rendered.prompts]
         lines += describe(config, policy, trainer.loss, len(lengths), sum(lengths) / len(lengths))
+        lines += unused_labels(self.rows, config)
         if trainer.progress.step:
             lines.append(f"resumed after step {trainer.progress.step}")
         elif config.self_check.enabled:

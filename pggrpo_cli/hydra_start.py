@@ -30,7 +30,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from pggrpo_cli import __version__
-from pggrpo_cli.config import conf_dir, register
+from pggrpo_cli.config import NAMED_GROUPS, SECTIONS, SINGLE_GROUPS, conf_dir, register
 from pggrpo_cli.errors import ConfigError, UsageError
 from pggrpo_cli.hydra_errors import hydra_errors
 from pggrpo_cli.suggestions import did_you_mean
@@ -94,6 +94,9 @@ def _parse(command: str, arguments: list[str]) -> argparse.Namespace:
     def refuse(message: str) -> NoReturn:
         known = [option.lstrip("-") for action in parser._actions for option in action.option_strings]
         unknown = message.partition("unrecognized arguments: ")[2].split(" ")[0].partition("=")[0].lstrip("-")
+        group = unknown.partition(".")[0]
+        if group in (*SINGLE_GROUPS, *NAMED_GROUPS, *SECTIONS):
+            raise UsageError(f"pggrpo {command}: keys are written without dashes: {unknown}=VALUE.")
         meant = did_you_mean(unknown, known).replace("mean ", "mean --") if unknown else ""
         raise UsageError(f"pggrpo {command}: {message}.{meant} See pggrpo {command} --help.")
 

@@ -7,6 +7,7 @@ import math
 from pggrpo_cli.config import TrainConfig
 from pggrpo_cli.policy import Policy
 from pggrpo_cli.protocols import Loss
+from pggrpo_cli.types import Dataset
 
 PAPER_ADVANTAGE = {
     "PgGrpo": "group_mean",
@@ -62,6 +63,20 @@ def expected_gigabytes(config: TrainConfig, policy: Policy, loss: Loss, tokens_p
     total += tokens_per_step * 2 * layers * kv_heads * head_size * compute
     total += 3 * 512 * model.vocab_size * 4
     return (total + 0.7e9) / 1e9
+
+
+def unused_labels(rows: Dataset, config: TrainConfig) -> list[str]:
+    """Notes on what the data set brings and this run does not use."""
+    completions = [completion for row in rows.train[:1] for completion in row.completions]
+    offline = "max_new_tokens" not in config.sampler
+    if completions and not offline:
+        return [
+            "note: the data set's own completions are not used, new ones are sampled; sampler=offline trains on them"
+        ]
+    labelled = any(completion.preference is not None for completion in completions)
+    if labelled and not any("preference" in str(node["_target_"]) for node in config.reward.values()):
+        return ["note: chosen and rejected are not used as labels; reward=preference pairing=dataset does that"]
+    return []
 
 
 def _about_beta(config: TrainConfig, loss: Loss) -> list[str]:

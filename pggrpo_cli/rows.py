@@ -67,7 +67,7 @@ def _row(source: str, record: dict[str, Any], *, as_chat: bool, need_preference:
     if "prompt" not in record:
         raise DataError(
             f"{source}: there is no column 'prompt'; {_present(record, 'prompt')} "
-            "Name it with data.columns.prompt=<column>."
+            "Name it with +data.columns.prompt=<column>."
         )
     prompt = _as_prompt(_content(source, "prompt", record.pop("prompt")), as_chat)
     completions: tuple[OfflineCompletion, ...] = ()

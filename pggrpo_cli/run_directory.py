@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import socket
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -53,7 +54,19 @@ def resume_command(values: Mapping[str, Any] | TrainConfig, run_dir: Path) -> st
     plain = values if isinstance(values, Mapping) else as_dict(values)
     targets = dict.fromkeys(node.target for node in foreign_nodes(plain))
     allow = f" security.allow_targets=[{','.join(targets)}]" if targets else ""
-    return f"pggrpo resume {shown(run_dir)}{allow}"
+    folders = dict.fromkeys(folder for target in targets if (folder := _users_folder(target)) is not None)
+    where = "".join(f" --config-dir {folder}" for folder in list(folders)[:1])
+    return f"pggrpo resume {shown(run_dir)}{where}{allow}"
+
+
+def _users_folder(target: str) -> Path | None:
+    """The folder that a class of the user's is imported from, if that is neither this one nor an installed package."""
+    top = target.partition(".")[0]
+    for folder in map(Path, sys.path):
+        if (folder / f"{top}.py").exists() or (folder / top).is_dir():
+            installed = any(part in ("site-packages", "dist-packages") for part in folder.parts)
+            return None if installed or folder.resolve() == Path.cwd() or top == "pggrpo_cli" else shown(folder)
+    return None
 
 
 def start_anew(run_dir: Path) -> None:

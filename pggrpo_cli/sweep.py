@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.hydra import Hydra
@@ -48,9 +49,10 @@ def run_sweep(
     quoted = folder.replace("\\", "\\\\").replace("'", "\\'")
     fixed = [*overrides, f"hydra.sweep.dir='{quoted}'", "hydra.mode=MULTIRUN"]
     try:
-        hydra.multirun(config_name=name, task_function=partial(sweep_job, task), overrides=fixed)
+        returned = hydra.multirun(config_name=name, task_function=partial(sweep_job, task), overrides=fixed)
     except SweepStopped as stopped:
         raise StoppedEarly(f"{stopped} The jobs after it were not started.") from None
+    print(_summary(folder, returned), file=sys.stderr, flush=True)
     failures = sorted((json.loads(file.read_text()) for file in Path(folder).glob(f"**/{ERROR_FILE}")), key=_number)
     if failures:
         listed = "; ".join(
@@ -59,6 +61,18 @@ def run_sweep(
         error = SweepFailed(f"{len(failures)} of the jobs in {folder} failed: {listed}. The others are done.")
         error.exit_code = failures[0]["exit_code"]
         raise error
+
+
+def _summary(folder: str, returned: Any) -> str:
+    """A line a job with what it came to, the best first. Another sweeper may return something else: then only where."""
+    jobs = [job for batch in returned for job in batch] if isinstance(returned, list) else []
+    values = [(job.return_value, " ".join(job.overrides or []), job.hydra_cfg.hydra.job.num) for job in jobs]
+    ranked = sorted(values, key=lambda one: -math.inf if one[0] is None or math.isnan(one[0]) else one[0], reverse=True)
+    lines = [f"sweep in {folder}: last eval/reward, else reward"]
+    for value, words, number in ranked:
+        shown = "   –  " if value is None or math.isnan(value) else f"{value:6.3f}"
+        lines.append(f"  {shown}  job {number}: {words}")
+    return "\n".join(lines)
 
 
 def _number(failure: dict[str, int]) -> int:

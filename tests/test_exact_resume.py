@@ -60,8 +60,8 @@ def offline(folder: Path) -> list[str]:
         for a in range(20)
     ]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    names = ["data=preference_jsonl", f"data.path={file}", "sampler=offline", "pairing=dataset", "~sampler.group_size"]
-    return [*[name for name in names if not name.startswith("~")], "sampler.group_size=2", "reward=[preference]"]
+    names = ["data=preference_jsonl", f"data.path={file}"]
+    return [*names, "sampler.group_size=2", "evaluation.every=2"]
 
 
 def fingerprint(run: Path) -> dict[str, Any]:

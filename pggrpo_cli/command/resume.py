@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import copy
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pggrpo_cli import run_directory as runs
-from pggrpo_cli.errors import CheckpointError, ConfigError, UsageError
+from pggrpo_cli.errors import CheckpointError, ConfigError, RunLockedError, UsageError
 from pggrpo_cli.suggestions import did_you_mean, nearest
 
 HELP = f"""\
-usage: pggrpo resume RUN [key=value …]
+usage: pggrpo resume RUN [--config-dir DIR] [key=value …]
 
 Goes on with the run in the directory RUN, bit for bit as if it had never stopped. Free to change are
 {", ".join(runs.MAY_CHANGE[2:])},
 and what resume.allow_changed=[key,…] lists. A run's configuration is read from disk, and so may name pggrpo's own
-parts only; security.allow_targets=[prefix,…] adds yours, such as my_package or pggrpo_cli.reward.python.
+parts only; security.allow_targets=[prefix,…] adds yours, such as my_package or pggrpo_cli.reward.python. Modules of
+yours are looked for here and in DIR. A new trainer.max_steps stretches the schedule of the learning rate: what was done
+stays as it was, what comes is not what a run of that length would have done.
 
 example: pggrpo resume outputs/2026-11-23/12-00-00-train-1a2b3c trainer.max_steps=100
 """
@@ -27,8 +31,16 @@ def main(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(HELP, end="")
         return 0 if arguments else 2
-    if arguments[0].startswith("-") or "=" in arguments[0]:
-        raise UsageError(f"`{arguments[0]}`: the directory of the run comes first: pggrpo resume RUN [key=value …].")
+    folders = [os.getcwd()]
+    for option in ("--config-dir", "-cd"):
+        if option in arguments[:-1]:
+            place = arguments.index(option)
+            folders.append(os.path.abspath(arguments[place + 1]))
+            arguments = arguments[:place] + arguments[place + 2 :]
+    sys.path += [folder for folder in folders if folder not in sys.path]
+    if not arguments or arguments[0].startswith("-") or "=" in arguments[0]:
+        word = arguments[0] if arguments else "pggrpo resume"
+        raise UsageError(f"`{word}`: the directory of the run comes first: pggrpo resume RUN [key=value …].")
     resume(arguments[0], arguments[1:])
     return 0
 
@@ -47,6 +59,12 @@ def resume(run: str | Path, overrides: Sequence[str] = ()) -> float | None:
         raise ConfigError(
             f"`trainer.max_steps`: {steps}, and the run is at step {reached} already; give more, such as "
             f"trainer.max_steps={reached + 10}."
+        )
+    if steps != values["trainer"]["max_steps"] and "constant" not in str(config["scheduler"].get("_target_")):
+        print(
+            f"trainer.max_steps: {steps} instead of {values['trainer']['max_steps']}; the learning rate's schedule is "
+            "stretched to it from here on",
+            file=sys.stderr,
         )
     from pggrpo_cli import config as schema
     from pggrpo_cli.command.train import run_in
@@ -88,6 +106,8 @@ def _find(run: Path) -> Path:
         raise CheckpointError(f"{run} is no directory.{hint} Give the directory of a run.")
     runs.read_config(run)
     if not runs.has_checkpoints(run):
+        if runs.is_locked(run):
+            raise RunLockedError(f"{run} is in use and holds no checkpoint yet. Wait for it.")
         raise CheckpointError(f"{run} holds no complete checkpoint; there is nothing to go on from. Start it anew.")
     return run
 

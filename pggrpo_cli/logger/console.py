@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from pggrpo_cli.types import RunContext
 
 MIN_LIVE_COLUMNS = 36
+FILE_COLUMNS = 160
+"""Of a line where no terminal sets its width."""
 
 
 class Display(Protocol):
@@ -64,7 +66,7 @@ class Console:
             with LiveDisplay(console, view, self.samples) as live:
                 yield live
         else:
-            width = shutil.get_terminal_size((80, 24)).columns if sys.stdout.isatty() else 80
+            width = shutil.get_terminal_size((80, 24)).columns if sys.stdout.isatty() else FILE_COLUMNS
             with PlainDisplay(view, width, self.samples) as plain:
                 yield plain
 

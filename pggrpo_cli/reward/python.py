@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import inspect
 import sys
@@ -20,7 +21,7 @@ class Python:
     """name(prompts, completions, completion_ids, **columns) -> list[float | None], from the file `path`.
 
     Each is a list with one entry a completion; columns come by name. The function gets those it names, all if it takes
-    **kwargs. For conversational rows prompts and completions are lists of messages, as TRL passes them.
+    **kwargs; it may be async. For conversational rows prompts and completions are lists of messages, as TRL passes them.
     """
 
     path: str
@@ -56,7 +57,8 @@ class Python:
                 f"`reward.python`: {self.name} in {self.path} asks for {', '.join(map(repr, missing))}, which is no "
                 f"column of the data; there are prompts, completions, completion_ids, {', '.join(sorted(names))}."
             )
-        return function(**arguments)
+        scores = function(**arguments)
+        return asyncio.run(scores) if inspect.iscoroutine(scores) else scores
 
 
 @lru_cache(maxsize=32)
