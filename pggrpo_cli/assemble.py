@@ -288,6 +288,8 @@ class _Build:
         """The plan and the self-check, before the first step."""
         config, policy = self.config, trainer.policy
         self.loggers.start(config.trainer.max_steps, config.name)
+        for past, metrics in trainer.recorder.history():
+            self.loggers.remember(past, metrics)
         precision = str(policy.compute_dtype).removeprefix("torch.")
         parameters = sum(parameter.numel() for parameter in policy.module.parameters()) / 1e6
         size = f"{parameters:.0f}M" if parameters >= 10 else f"{parameters:.2g}M"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,8 +10,8 @@ from pggrpo_cli.metrics import mean, values
 from pggrpo_cli.policy import Policy
 from pggrpo_cli.protocols import OpenSampler
 from pggrpo_cli.rollouts import samples_of
-from pggrpo_cli.scoring import Scorer
-from pggrpo_cli.types import DrawKey, Prompt
+from pggrpo_cli.scoring import ScoredSamples, Scorer
+from pggrpo_cli.types import DrawKey, Prompt, RolloutGroup, ScoredGroup
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,8 +23,8 @@ class Evaluation:
     scorer: Scorer
     seed: int
 
-    def run(self, policy: Policy, step: int) -> dict[str, float]:
-        """eval/reward, eval/rewards/<name>/mean, eval/completions/mean_length and clipped_ratio."""
+    def run(self, policy: Policy, step: int) -> tuple[dict[str, float], list[ScoredGroup]]:
+        """(eval/reward, eval/rewards/<name>/mean, eval/completions/mean_length and clipped_ratio; what was sampled)."""
         groups = self.sampler.sample(policy, self.prompts, DrawKey(seed=self.seed, purpose="evaluation", step=step))
         scored = self.scorer.score(samples_of(groups))
         rewards = [reward for reward in scored.rewards if reward == reward]
@@ -40,4 +41,23 @@ class Evaluation:
             applied = [score for score in scores if score is not None]
             if applied:
                 metrics[f"eval/rewards/{name}/mean"] = mean(sum(applied), len(applied))
-        return values(metrics)
+        return values(metrics), _scored_groups(groups, scored)
+
+
+def _scored_groups(groups: Sequence[RolloutGroup], scored: ScoredSamples) -> list[ScoredGroup]:
+    """With advantages of NaN: there are none."""
+    result: list[ScoredGroup] = []
+    start = 0
+    for group in groups:
+        span = slice(start, start + len(group.rollouts))
+        result.append(
+            ScoredGroup(
+                prompt=group.prompt,
+                rollouts=group.rollouts,
+                rewards=scored.rewards[span],
+                reward_terms={name: terms[span] for name, terms in scored.terms.items()},
+                advantages=[math.nan] * len(group.rollouts),
+            )
+        )
+        start = span.stop
+    return result

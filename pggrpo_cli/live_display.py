@@ -54,6 +54,9 @@ class LiveDisplay:
     def start(self, total_steps: int, title: str) -> None:
         self._view.start(total_steps, title)
 
+    def remember(self, step: int, metrics: dict[str, float | None]) -> None:
+        self._view.remember(step, metrics)
+
     def phase(self, name: str) -> None:
         self._move_messages_up()
         self._view.begin_phase(name)

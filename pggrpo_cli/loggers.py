@@ -12,7 +12,7 @@ from pggrpo_cli.types import RunContext
 
 
 class Loggers:
-    """Every open logger has `log`; `start`, `phase`, `sample` and `message` are for those that show something live.
+    """Every open logger has `log`; `start`, `remember`, `phase`, `sample` and `message` are for those that show something live.
 
     One that raises is left out from then on: metrics.jsonl has everything, and a run is worth more than its picture.
     """
@@ -26,6 +26,10 @@ class Loggers:
 
     def start(self, total_steps: int, title: str) -> None:
         self._tell("start", total_steps, title)
+
+    def remember(self, step: int, metrics: Mapping[str, float | None]) -> None:
+        """A line of the run's past, at a resume: for curves, not to be logged again."""
+        self._tell("remember", step, dict(metrics))
 
     def phase(self, name: str) -> None:
         self._tell("phase", name)

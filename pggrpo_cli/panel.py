@@ -110,7 +110,7 @@ def _curve(view: RunView, inner: int) -> list[Text]:
     if len(set(known)) == 1:
         labels = ["", labels[0], ""]
     chart = [
-        Text.assemble((f"{label:>7} ", "dim"), (row, "green" if known else "bright_black"))
+        Text.assemble((f"{label:>7}{'┤' if label else '│'}", "dim"), (row, "green" if known else "bright_black"))
         for label, row in zip(labels, rows, strict=True)
     ]
     trail = _trail(view.history.get(EVALUATION, []), inner)

@@ -49,6 +49,9 @@ class PlainDisplay:
         self._view.start(total_steps, title)
         self._print(f"{title}: {total_steps} steps")
 
+    def remember(self, step: int, metrics: dict[str, float | None]) -> None:
+        self._view.remember(step, metrics)
+
     def phase(self, name: str) -> None:
         if name == "loading model":  # the one wait before the first line
             self._print(f"{name} …")

@@ -6,7 +6,7 @@ import errno
 import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -45,14 +45,15 @@ class Recorder:
         if self._append(self._metrics, "".join(self._unwritten_metrics)):
             self._unwritten_metrics.clear()
 
-    def samples(self, step: int, groups: Sequence[ScoredGroup]) -> None:
-        """One line a completion."""
+    def samples(self, step: int, groups: Sequence[ScoredGroup], *, held_out: bool = False) -> None:
+        """One line a completion; those of an evaluation are `held_out` and have no advantage."""
         self._append(
             self._samples,
             "".join(
                 _line(
                     {
                         "step": step,
+                        "held_out": held_out,
                         "prompt_index": group.prompt.index,
                         "sample": sample,
                         "prompt": group.prompt.text,
@@ -67,6 +68,12 @@ class Recorder:
                 for sample, rollout in enumerate(group.rollouts)
             ),
         )
+
+    def history(self) -> Iterator[tuple[int, dict[str, float | None]]]:
+        """The lines of metrics so far."""
+        for line in self._metrics.path.read_text(encoding="utf-8").split("\n")[:-1]:
+            metrics = json.loads(line)
+            yield metrics.pop("step"), metrics
 
     def state(self) -> StateDict:
         """How long both files are, once they are safely on disk."""

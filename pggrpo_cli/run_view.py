@@ -35,6 +35,11 @@ class RunView:
         self.total_steps, self.title = total_steps, title
         self._step_ended = self.clock()
 
+    def remember(self, step: int, metrics: Mapping[str, float | None]) -> None:
+        """A step of the past: it says nothing of the pace."""
+        self.step = step
+        self._note(step, metrics)
+
     def begin_phase(self, name: str) -> None:
         if name != self.phase:
             self.phase, self._phase_began = name, self.clock()
@@ -46,6 +51,9 @@ class RunView:
             self._pace = sum(self._intervals) / len(self._intervals)
         self._step_ended = now
         self.step = step
+        self._note(step, metrics)
+
+    def _note(self, step: int, metrics: Mapping[str, float | None]) -> None:
         of_the_run = {name: value for name, value in self.latest.items() if not name.startswith("time/")}
         self.latest = of_the_run | dict(metrics)
         for name in (*MAIN_METRICS, EVALUATION):

@@ -172,7 +172,9 @@ class Trainer:
         assert self.evaluation is not None
         times: dict[str, float] = {}
         with self._phase("evaluation", times):
-            return self.evaluation.run(self.policy, step) | times
+            metrics, scored = self.evaluation.run(self.policy, step)
+        self.recorder.samples(step, scored, held_out=True)
+        return metrics | times
 
     def _reason_to_stop(self, step: int, metrics: dict[str, float], session_seconds: float) -> str | None:
         """Why this step is the last one; None to go on."""

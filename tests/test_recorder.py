@@ -56,6 +56,7 @@ def test_a_line_a_completion(tmp_path: Path) -> None:
     first, second, third = lines(tmp_path / "samples.jsonl")
     assert first == {
         "step": 3,
+        "held_out": False,
         "prompt_index": 1,
         "sample": 0,
         "prompt": "",
@@ -168,3 +169,10 @@ def test_a_full_disk_warns_once_and_loses_no_metrics(tmp_path: Path, room: int) 
         resumed.load(state)
         record(resumed, 4)
     assert [line["step"] for line in lines(tmp_path / "metrics.jsonl")] == [1, 2, 3, 4]
+
+
+def test_the_history_is_what_was_recorded(tmp_path: Path) -> None:
+    with Recorder(tmp_path) as recorder:
+        recorder.metrics(0, {"eval/reward": 0.25})
+        recorder.metrics(1, {"kl": math.nan})
+        assert list(recorder.history()) == [(0, {"eval/reward": 0.25}), (1, {"kl": None})]

@@ -28,6 +28,10 @@ class Display(Protocol):
         """Everything is loaded; the run goes to `total_steps`."""
         ...
 
+    def remember(self, step: int, metrics: dict[str, float | None]) -> None:
+        """A line of the run's past, at a resume."""
+        ...
+
     def phase(self, name: str) -> None:
         """From now on: "loading model", "rollout", "score", "update", "evaluation", "checkpoint"."""
         ...

@@ -1,0 +1,148 @@
+"""docs/results.md, and the README's lines between its markers, from the JSON files that the other scripts wrote.
+
+python benchmarks/results_page.py
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+from pathlib import Path
+from typing import Any
+
+from arithmetic import interval
+from workloads import GRPO, PairWorkload
+
+ROOT = Path(__file__).resolve().parents[1]
+PARTS = ("rollout", "reference", "update", "optimizer")
+VARIANT = {
+    "tuned": "TRL tuned",
+    "allocator": "TRL tuned, glibc told to keep freed memory",
+    "default": "TRL as it comes",
+}
+
+HEADING = """# Results
+
+Written by `python benchmarks/results_page.py` from what the scripts below measured. Everything can be measured again; the
+machine is named, because absolute times hold for it alone: ratios count.
+"""
+LEARNING = """## Learning
+
+`make preferences && python benchmarks/arithmetic.py`: single-digit sums (`data=chain_sum`), SmolLM2-135M-Instruct, 24 steps of
+8 prompts × 8 completions × ≤ 24 tokens (DPO: 8 pairs that the model sampled itself); held-out greedy reward on 64 questions
+that are never trained on; minutes of the whole command, with start and evaluations. {machine}. {note}
+"""
+SPEED = """## Speed against TRL
+
+`make benchmark` (`python benchmarks/against_trl.py`): fresh processes, interleaved, medians; {machine}. First both are shown to
+compute the same (`benchmarks/gate.py`: greedy tokens, loss, gradient). TRL 1.16 tuned: gradient checkpointing off, the whole
+batch in one pass. pggrpo tells the C library to keep freed memory, which TRL's users can do through the environment: one row of
+TRL has that. The floor is the time of the matrix products and of reading the weights, at the rates that two probes of the same
+run gave; everything else is free in it, so nobody reaches it.
+
+![seconds of a step by part](against_trl.svg)
+"""
+GROWTH = """## Growth
+
+`python benchmarks/growth.py`; {machine}; {base}.
+"""
+
+
+def read(name: str) -> dict[str, Any]:
+    file = ROOT / "benchmarks" / name
+    found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    return found
+
+
+def learning(results: dict[str, Any]) -> list[str]:
+    lines = [
+        "| experiment | before | best kept checkpoint, mean ± 95 % (each seed) | minutes, each seed |",
+        "|---|---|---|---|",
+    ]
+    for experiment, runs in results["runs"].items():
+        best = [run["best"] for run in runs]
+        each = ", ".join(f"{value:.2f}" for value in best)
+        minutes = ", ".join(f"{run['seconds'] / 60:.1f}" for run in runs)
+        before = statistics.mean(run["before"] for run in runs)
+        mean = statistics.mean(best)
+        lines.append(f"| `{experiment}` | {before:.2f} | {mean:.2f} ± {interval(best):.2f} ({each}) | {minutes} |")
+    return lines
+
+
+def comparison(results: dict[str, Any]) -> list[str]:
+    lines = [
+        f"| work | | step s | {' | '.join(PARTS)} | peak GB | TRL / pggrpo (each pair) |",
+        f"|---|---|---|{'---|' * len(PARTS)}---|---|",
+    ]
+    for workload, result in results.items():
+        title = GRPO[workload].title if workload in GRPO else PairWorkload().title
+        rows = {"**pggrpo**": result["pggrpo"], **{VARIANT[name]: row for name, row in result["trl"].items()}}
+        if "floor" in result:
+            rows["floor"] = result["floor"]
+        for name, row in rows.items():
+            parts = " | ".join(f"{row[part]:.2f}" if part in row else "" for part in PARTS)
+            memory = f"{row['memory']:.1f}" if "memory" in row else ""
+            ratios = ", ".join(f"{ratio:.2f}" for ratio in row.get("ratios", []))
+            ratio = f"**{row['ratio']:.2f}** ({ratios})" if "ratio" in row else ""
+            lines.append(f"| {title} | {name} | {row['step']:.2f} | {parts} | {memory} | {ratio} |")
+            title = ""
+    return lines
+
+
+def growth(results: dict[str, Any]) -> list[str]:
+    lines = ["| axis | seconds of a step | exponent |", "|---|---|---|"]
+    for axis in ("group_size", "prompt_tokens", "tokens", "prompts"):
+        found = results[axis]
+        points = ", ".join(f"{s}: {t:.1f}" for s, t in zip(found["sizes"], found["seconds"], strict=True))
+        lines.append(f"| `{axis}` | {points} | {found['exponent']:.2f} |")
+    costs = results["seconds_per_1000_prompt_tokens"]
+    said = ", ".join(f"{cost:.2f} s with groups of {size}" for size, cost in costs.items())
+    return [*lines, "", f"1,000 more prompt tokens a prompt cost {said}."]
+
+
+def main() -> None:
+    arithmetic, trl, grown = read("arithmetic.json"), read("against_trl.json"), read("growth.json")
+    page = [HEADING]
+    if arithmetic:
+        page += [
+            LEARNING.format(machine=arithmetic["machine"], note=arithmetic.get("note", "")),
+            *learning(arithmetic),
+            "",
+        ]
+    if trl:
+        page += [SPEED.format(machine=next(iter(trl.values()))["machine"]), *comparison(trl), ""]
+    if grown:
+        page += [GROWTH.format(machine=grown["machine"], base=grown["base"]), *growth(grown), ""]
+    (ROOT / "docs" / "results.md").write_text("\n".join(page), encoding="utf-8")
+    if arithmetic:
+        readme = ROOT / "README.md"
+        text = re.sub(
+            r"(?s)(<!-- results -->\n).*?(<!-- /results -->)",
+            lambda match: match[1] + "\n".join(summary(arithmetic, trl)) + "\n" + match[2],
+            readme.read_text(encoding="utf-8"),
+        )
+        readme.write_text(text, encoding="utf-8")
+
+
+def summary(arithmetic: dict[str, Any], trl: dict[str, Any]) -> list[str]:
+    runs = arithmetic["runs"]["pg_grpo_arithmetic"]
+    before, best = [run["before"] for run in runs], [run["best"] for run in runs]
+    minutes = max(run["seconds"] for run in runs) / 60
+    lines = [
+        f"Held-out greedy reward (64 questions) of the default run, mean of {len(runs)} seeds:",
+        f"{statistics.mean(before):.2f} before, **{statistics.mean(best):.2f} ± {interval(best):.2f}**",
+        f"(95 %) at the best kept checkpoint, in at most {minutes:.1f} minutes on 2 cores of an Intel Xeon.",
+    ]
+    if "W1" in trl:
+        told = trl["W1"]["trl"]
+        words = [f"{told[name]['ratio']:.1f}× {VARIANT[name]}" for name in VARIANT if name in told]
+        lines.append(
+            f"A step of 4 prompts × 8 completions is as fast as {', '.join(words)}, on the same machine, interleaved."
+        )
+    lines.append("[docs/results.md](docs/results.md) has the seeds, the comparisons, and how to measure them again.")
+    return lines
+
+
+if __name__ == "__main__":
+    main()
