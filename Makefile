@@ -44,8 +44,10 @@ smoke: wheel ## install the wheel into a fresh environment and train from an emp
 preferences: $(VENV)/.demo ## sample and score the preference pairs that experiment=dpo_arithmetic learns from
 	$(BIN)/python benchmarks/arithmetic_preferences.py
 
-benchmark: $(VENV)/.oracle ## a training step of pggrpo against TRL's, interleaved
+benchmark: $(VENV)/.oracle ## a training step of pggrpo against TRL's, interleaved (an hour and more), into docs/results.md
 	$(BIN)/python benchmarks/against_trl.py
+	$(BIN)/python benchmarks/dpo_against_trl.py --no-gate
+	$(BIN)/python benchmarks/results_page.py
 
 clean: ## remove the environment, builds and caches (not outputs/)
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -325,3 +325,21 @@ def test_a_reader_that_goes_away_does_not_end_the_run(tmp_path: Path) -> None:
     assert process.stderr.read() == b""
     process.stderr.close()
     assert (tmp_path / "done").exists()
+
+
+def test_the_curve_of_a_resumed_run_begins_at_its_beginning() -> None:
+    clock = Clock()
+    view = RunView(clock)
+    display = LiveDisplay(RichConsole(file=StringIO()), view, show_samples=True)
+    display.start(10, "train")
+    display.remember(0, {"eval/reward": 0.25})
+    display.remember(1, {"reward": 0.1})
+    display.remember(2, {"reward": 0.2})
+    assert view.remaining is None  # the past says nothing of the pace
+    clock.now += 4
+    display.log(3, {"reward": 0.3})
+    assert view.history["reward"] == [(1, 0.1), (2, 0.2), (3, 0.3)]
+    assert view.history["eval/reward"] == [(0, 0.25)]
+    text = "\n".join(rendered(view, 100, 30))
+    assert "step 3/10" in text
+    assert re.search(r"at first\s+0\.100", text)
