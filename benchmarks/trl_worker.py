@@ -23,6 +23,7 @@ from workloads import (
     LEARNING_RATE,
     PairWorkload,
     Workload,
+    correct,
     folder_for,
     model_folder,
     questions,
@@ -94,10 +95,6 @@ def _settings(output: Path, steps: int, dtype: str, variant: str, batch: int) ->
     }
 
 
-def _correct(completions: list[Any], answer: list[str], **_: Any) -> list[float]:
-    return [float(text[0]["content"].strip() == wanted) for text, wanted in zip(completions, answer, strict=True)]
-
-
 def grpo_trainer(
     workload: Workload, variant: str, steps: int, output: Path, watch: Stopwatch | None = None
 ) -> GRPOTrainer:
@@ -133,7 +130,7 @@ def grpo_trainer(
     )
     return Timed(
         model=AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32),
-        reward_funcs=_correct,
+        reward_funcs=correct,
         args=arguments,
         train_dataset=datasets.Dataset.from_list(rows),
         processing_class=tokenizer,

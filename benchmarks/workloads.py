@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 SUFFIX = " Answer with only the number."
-LEARNING_RATE = 1e-6
+LEARNING_RATE = 1e-9
+"""So small that the policy, and with it the length of its completions, stays the same for both: Adam's first step is of
+this size for every weight, and 1e-6 already halves the lengths."""
 KL_COEF = 0.02
 DPO_BETA = 0.1
 WARM_UP_STEPS = 1
@@ -51,6 +53,11 @@ class PairWorkload:
     prompt_tokens: int = 90
     answer_tokens: int = 172
     dtype: str = "bfloat16"
+
+
+def correct(completions: list[Any], answer: list[str], **_: Any) -> list[float]:
+    """The reward of both, in the signature that both take."""
+    return [float(text[0]["content"].strip() == wanted) for text, wanted in zip(completions, answer, strict=True)]
 
 
 def sums(count: int) -> list[dict[str, str]]:
