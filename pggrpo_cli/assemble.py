@@ -22,6 +22,7 @@ from pggrpo_cli.interruption import Interruption
 from pggrpo_cli.loggers import Loggers, open_loggers
 from pggrpo_cli.plan import describe, unused_labels
 from pggrpo_cli.policy import LoadedModel, ModelSettings, Policy, resolve_compute_dtype
+from pggrpo_cli.progress import Progress
 from pggrpo_cli.prompts import PromptFormat, RenderedPrompts, render_rows
 from pggrpo_cli.protocols import Stateful
 from pggrpo_cli.recorder import Recorder
@@ -31,7 +32,7 @@ from pggrpo_cli.sampler.native import Native
 from pggrpo_cli.saving import Saver
 from pggrpo_cli.scoring import Scorer
 from pggrpo_cli.self_check import check_policy
-from pggrpo_cli.trainer import Progress, Trainer
+from pggrpo_cli.trainer import Trainer
 from pggrpo_cli.types import Dataset, RunContext
 from pggrpo_cli.update import Updater, UpdateSettings
 from pggrpo_cli.weights import load_folder, load_hub

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import load_file
@@ -16,11 +15,9 @@ from pggrpo_cli.config import CheckpointSettings
 from pggrpo_cli.errors import CheckpointError
 from pggrpo_cli.optimizer_state import load_optimizer_state, optimizer_state
 from pggrpo_cli.policy import Policy
+from pggrpo_cli.progress import Progress
 from pggrpo_cli.protocols import Stateful
 from pggrpo_cli.update import Updater
-
-if TYPE_CHECKING:
-    from pggrpo_cli.trainer import Progress
 
 WEIGHTS = "model.safetensors"
 

@@ -7,7 +7,7 @@ import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from pggrpo_cli.memory import peak_memory_gb
 from pggrpo_cli.metrics import Metric, merge, values
 from pggrpo_cli.order import rows_of_step
 from pggrpo_cli.policy import Policy
+from pggrpo_cli.progress import Progress
 from pggrpo_cli.protocols import Advantage, Loss, OpenSampler, Pairing
 from pggrpo_cli.recorder import Recorder
 from pggrpo_cli.rollouts import has_signal, rollout_metrics, score_groups, train_groups
@@ -33,20 +34,6 @@ from pggrpo_cli.update import Updater
 
 SIGNAL, TIME_IS_UP = "a signal asked to stop", "trainer.max_minutes are over"
 """Reasons to stop that leave a run to be resumed."""
-
-
-@dataclass(kw_only=True)
-class Progress:
-    """All that the loop itself carries from step to step; a checkpoint holds it whole."""
-
-    step: int = 0
-    prompts_consumed: int = 0
-    num_tokens: float = 0
-    seconds: float = 0
-    evaluated: bool = False
-    """Whether the evaluation before the first step is done."""
-    best: dict[str, float] = field(default_factory=dict)
-    """{"step": …, "value": …} of checkpoint.keep_best; empty before the first."""
 
 
 @dataclass(kw_only=True)

@@ -1,0 +1,19 @@
+"""How far a run has come."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """All that the loop itself carries from step to step; a checkpoint holds it whole."""
+
+    step: int = 0
+    prompts_consumed: int = 0
+    num_tokens: float = 0
+    seconds: float = 0
+    evaluated: bool = False
+    """Whether the evaluation before the first step is done."""
+    best: dict[str, float] = field(default_factory=dict)
+    """{"step": …, "value": …} of checkpoint.keep_best; empty before the first."""
