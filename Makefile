@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 TRAIN ?=
 
-.PHONY: help train test test-all test-oracle lint format types wheel smoke preferences benchmark clean
+.PHONY: help train test test-all faults test-oracle lint format types wheel smoke preferences benchmark clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -19,6 +19,9 @@ test: $(VENV)/.dev ## set up, then everything that needs no GPU and only seconds
 
 test-all: $(VENV)/.dev ## … and the slow ones, on the real model
 	$(BIN)/python -m pytest -m 'not gpu and not oracle'
+
+faults: $(VENV)/.dev ## every test that stands for a fault, and what they tried into docs/faults_tried.md (10 minutes)
+	$(BIN)/python -m pytest -m 'fault and not gpu and not oracle' --faults docs/faults_tried.md
 
 test-oracle: $(VENV)/.oracle ## our losses against TRL's own numbers
 	$(BIN)/python -m pytest -m oracle tests/loss

@@ -164,6 +164,7 @@ class _Build:
                 key.partition(".")[2] for key in config.resume.allow_changed if key.startswith("optimizer.")
             ),
         )
+        saver.foresee()
         progress = Progress() if checkpoint is None else Progress(**saver.restore(checkpoint))  # type: ignore[arg-type]
         trainer = Trainer(
             policy=policy,
@@ -178,6 +179,7 @@ class _Build:
             evaluate_every=config.evaluation.every,
             settings=config.trainer,
             seed=config.seed,
+            run_dir=self.context.run_dir,
             recorder=recorder,
             loggers=self.loggers,
             saver=saver,

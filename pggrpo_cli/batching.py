@@ -81,7 +81,28 @@ def split_into_minibatches(
     return minibatches
 
 
+def resplit(minibatch: Minibatch, micro_batch_tokens: int) -> Minibatch:
+    """The same rows and totals in micro-batches of another size."""
+    pieces = [group for micro in minibatch.micro_batches for group in micro.groups]
+    return replace(minibatch, micro_batches=_micro_batches(pieces, micro_batch_tokens))
+
+
+def largest_cost(minibatch: Minibatch) -> int:
+    """Tokens of its largest micro-batch."""
+    return max(sum(map(_cost, micro.groups)) for micro in minibatch.micro_batches)
+
+
 def _minibatch(groups: Sequence[TrainGroup], micro_batch_tokens: int) -> Minibatch:
+    micro_batches = _micro_batches(groups, micro_batch_tokens)
+    return Minibatch(
+        micro_batches=micro_batches,
+        num_sequences=sum(group.num_sequences for group in groups),
+        num_tokens=sum(int(batch.lengths.sum()) for batch in micro_batches),
+        num_pairs=sum(len(group.pairs) for group in groups),
+    )
+
+
+def _micro_batches(groups: Sequence[TrainGroup], micro_batch_tokens: int) -> tuple[MicroBatch, ...]:
     micro_batches: list[MicroBatch] = []
     held: list[TrainGroup] = []
     tokens = 0
@@ -95,12 +116,7 @@ def _minibatch(groups: Sequence[TrainGroup], micro_batch_tokens: int) -> Minibat
             tokens += cost
     if held:
         micro_batches.append(_micro_batch(held))
-    return Minibatch(
-        micro_batches=tuple(micro_batches),
-        num_sequences=sum(group.num_sequences for group in groups),
-        num_tokens=sum(int(batch.lengths.sum()) for batch in micro_batches),
-        num_pairs=sum(len(group.pairs) for group in groups),
-    )
+    return tuple(micro_batches)
 
 
 def _cost(group: TrainGroup) -> int:

@@ -128,6 +128,12 @@ def newest_checkpoint(checkpoints_dir: Path, warn: Callable[[str], None] = warn_
     return None
 
 
+def newest_step_folder(checkpoints_dir: Path) -> Path | None:
+    """The folder of the highest step, whole or not."""
+    found = _steps(checkpoints_dir)
+    return found[max(found)] if found else None
+
+
 def purge(
     checkpoints_dir: Path, keep_last: int | None, best_step: int | None, warn: Callable[[str], None] = warn_on_stderr
 ) -> None:

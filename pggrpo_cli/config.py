@@ -70,6 +70,7 @@ class TrainerSettings:
     max_refills: Annotated[int, Range(ge=0)]
     importance_cap: Annotated[float | None, Range(gt=0)]
     max_bad_updates: Annotated[int, Range(ge=1)]
+    preemption_signal: Literal["SIGUSR1", "SIGUSR2", "SIGHUP", "SIGCONT"] | None
 
 
 @dataclass(frozen=True, kw_only=True)

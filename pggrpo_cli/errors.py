@@ -46,6 +46,12 @@ class DivergedError(PggrpoError):
     exit_code = 3
 
 
+class OutOfMemory(PggrpoError):
+    """Memory ran out, and no smaller piece of work is left to try."""
+
+    exit_code = 2
+
+
 class CheckpointError(PggrpoError):
     """No checkpoint that can be used."""
 

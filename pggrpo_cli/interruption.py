@@ -1,4 +1,4 @@
-"""The first SIGINT or SIGTERM asks the run to stop at the next safe place; the second ends it at once."""
+"""The first signal (SIGINT, SIGTERM, a scheduler's own) asks the run to stop at the next safe place; the second ends it."""
 
 from __future__ import annotations
 
@@ -36,13 +36,19 @@ class Interruption:
 
 
 @contextmanager
-def interruptible() -> Iterator[Interruption]:
-    """Installs the handlers for the time within (only a main thread can) and puts the former ones back."""
+def interruptible(preemption_signal: str | None = None) -> Iterator[Interruption]:
+    """Installs the handlers for the time within (only a main thread can) and puts the former ones back.
+
+    `preemption_signal`, such as SIGUSR1, is what a cluster's scheduler sends before it takes the machine away.
+    """
     interruption = Interruption()
     if threading.current_thread() is not threading.main_thread():
         yield interruption
         return
-    former = {number: signal.signal(number, interruption.handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if preemption_signal is not None:
+        numbers.append(signal.Signals[preemption_signal])
+    former = {number: signal.signal(number, interruption.handle) for number in numbers}
     try:
         yield interruption
     finally:

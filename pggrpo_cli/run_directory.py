@@ -29,6 +29,7 @@ MAY_CHANGE = (
     "trainer.max_steps",
     "trainer.max_minutes",
     "trainer.target_reward",
+    "trainer.preemption_signal",
     "checkpoint",
     "evaluation.every",
     "logger",

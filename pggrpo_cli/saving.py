@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,16 +11,19 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from pggrpo_cli.checkpoint import Checkpoint, purge, save_checkpoint
+from pggrpo_cli.checkpoint import Checkpoint, clean_leftovers, newest_step_folder, purge, save_checkpoint
 from pggrpo_cli.config import CheckpointSettings
-from pggrpo_cli.errors import CheckpointError
+from pggrpo_cli.errors import CheckpointError, ConfigError
 from pggrpo_cli.optimizer_state import load_optimizer_state, optimizer_state
 from pggrpo_cli.policy import Policy
 from pggrpo_cli.progress import Progress
 from pggrpo_cli.protocols import Stateful
 from pggrpo_cli.update import Updater
+from pggrpo_cli.warn import warn
 
 WEIGHTS = "model.safetensors"
+OPTIMIZER_COPIES = 2
+"""Tensors as large as the weights that Adam keeps; others keep fewer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,7 +48,25 @@ class Saver:
             return True
         return final or periodic
 
-    def save(self, progress: Progress, metrics: Mapping[str, float]) -> Path:
+    def foresee(self) -> None:
+        """Before the first step: raises ConfigError if not even the weights of one checkpoint fit on the disk, warns if
+        the optimizer's state, or one checkpoint beside the one it replaces, may not."""
+        weights = sum(parameter.numel() * parameter.element_size() for parameter in self.policy.module.parameters())
+        free = shutil.disk_usage(self.folder.parent).free
+        if free < weights:
+            raise ConfigError(
+                f"`checkpoint`: {free / 1e9:.2f} GB are free in {self.folder.parent}, and the weights alone take "
+                f"{weights / 1e9:.2f} GB. Free some, or give another hydra.run.dir."
+            )
+        whole = weights * (1 + OPTIMIZER_COPIES)
+        wanted = (min(self.settings.keep_last, 2) + (self.settings.keep_best is not None)) * whole
+        if free < wanted:
+            warn(
+                f"`checkpoint`: {free / 1e9:.2f} GB are free in {self.folder.parent}; a checkpoint of this model takes up "
+                f"to {whole / 1e9:.2f} GB, and {wanted / 1e9:.2f} GB may be needed"
+            )
+
+    def save(self, progress: Progress) -> Path:
         tensors, groups = optimizer_state(self.updater.optimizer, self.policy.module.named_parameters())
         path = save_checkpoint(
             self.folder,
@@ -73,6 +95,10 @@ class Saver:
         for name, component in self.stateful.items():
             component.load(checkpoint.component_states.get(name, {}))
         best = progress.get("best") or {}
+        if checkpoint.path == newest_step_folder(self.folder):
+            # The run may have been killed between saving this one and deleting what it made superfluous.
+            clean_leftovers(self.folder)
+            purge(self.folder, self.settings.keep_last, int(best["step"]) if best else None)
         if best and not (self.folder / f"step-{int(best['step']):06d}").exists():
             progress["best"] = {}  # of the run that this one started from: its checkpoint is not ours to keep
         return progress

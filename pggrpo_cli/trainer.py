@@ -8,13 +8,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from pggrpo_cli.batching import split_into_minibatches
+from pggrpo_cli.bad_batches import write_bad_batch
+from pggrpo_cli.batching import Minibatch, split_into_minibatches
 from pggrpo_cli.config import TrainerSettings
-from pggrpo_cli.errors import StoppedEarly, TimeIsUp
+from pggrpo_cli.errors import CheckpointError, StoppedEarly, TimeIsUp
 from pggrpo_cli.evaluation import Evaluation
 from pggrpo_cli.interruption import Interruption
 from pggrpo_cli.loggers import Loggers
@@ -26,6 +29,7 @@ from pggrpo_cli.progress import Progress
 from pggrpo_cli.protocols import Advantage, Loss, OpenSampler, Pairing
 from pggrpo_cli.recorder import Recorder
 from pggrpo_cli.rollouts import has_signal, rollout_metrics, score_groups, train_groups
+from pggrpo_cli.run_directory import shown
 from pggrpo_cli.saving import Saver
 from pggrpo_cli.scoring import Scorer
 from pggrpo_cli.suggestions import did_you_mean
@@ -52,6 +56,7 @@ class Trainer:
     evaluate_every: int | None
     settings: TrainerSettings
     seed: int
+    run_dir: Path
     recorder: Recorder
     loggers: Loggers
     saver: Saver
@@ -71,7 +76,7 @@ class Trainer:
             self._warn_of_unknown_best(last, "eval/")
             self.progress.evaluated = True
             if self.interruption.signal is not None:
-                self.saver.save(self.progress, last)
+                self.saver.save(self.progress)
                 raise StoppedEarly("stopped before the first step; everything is saved.")
         while self.progress.step < self.settings.max_steps:
             step = self.progress.step + 1
@@ -82,9 +87,7 @@ class Trainer:
             self.progress.seconds = before + session
             reason = self._reason_to_stop(step, metrics, session)
             self._record(step, metrics)
-            if self.saver.due(self.progress, metrics, final=reason is not None):
-                with self._phase("checkpoint", {}):
-                    self.saver.save(self.progress, metrics)
+            self._save_if_due(metrics, final=reason is not None)
             if step == 1:
                 self._warn_of_unknown_best(metrics, "")
             if reason in (SIGNAL, TIME_IS_UP):
@@ -94,6 +97,20 @@ class Trainer:
                 self.loggers.message(reason)
                 break
         return last
+
+    def _save_if_due(self, metrics: dict[str, float], *, final: bool) -> None:
+        """A checkpoint that cannot be written ends the run only if it is the last one: the next may find room."""
+        best = self.progress.best
+        if not self.saver.due(self.progress, metrics, final=final):
+            return
+        with self._phase("checkpoint", {}):
+            try:
+                self.saver.save(self.progress)
+            except CheckpointError as error:
+                if final:
+                    raise
+                self.progress.best = best
+                self.loggers.message(f"warning: {error} Training goes on; the next checkpoint is tried when it is due.")
 
     def _step(self, step: int) -> dict[str, float]:
         """One rollout round with all its updates, and the evaluation if it is due."""
@@ -109,7 +126,7 @@ class Trainer:
                 groups, self.settings.minibatches, self.settings.micro_batch_tokens, generator
             )
             if minibatches:
-                parts.append(self.updater.update(minibatches))
+                parts.append(self.updater.update(minibatches, partial(self._keep_bad_batch, step)))
             else:
                 self.loggers.message(f"step {step}: nothing to train on (every completion masked or filtered)")
         metrics = values(merge(parts))
@@ -149,6 +166,11 @@ class Trainer:
             if len(kept) >= self.settings.prompts_per_step:
                 break
         return kept, everything
+
+    def _keep_bad_batch(self, step: int, minibatch: Minibatch, loss: float, grad_norm: float) -> None:
+        file = write_bad_batch(self.run_dir, step, minibatch, loss, grad_norm)
+        where = f"; its batch is in {shown(file)}" if file is not None else ""
+        self.loggers.message(f"warning: step {step}: loss {loss}, gradient norm {grad_norm}: not applied{where}")
 
     def _evaluation_due(self, step: int) -> bool:
         if self.evaluation is None or self.evaluate_every is None:

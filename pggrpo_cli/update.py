@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 
-from pggrpo_cli.batching import MicroBatch, Minibatch
-from pggrpo_cli.errors import DivergedError
+from pggrpo_cli.batching import MicroBatch, Minibatch, largest_cost, resplit
+from pggrpo_cli.errors import DivergedError, OutOfMemory
 from pggrpo_cli.metrics import Metric, maximum, mean, merge, total
+from pggrpo_cli.out_of_memory import first_line, is_out_of_memory, release
 from pggrpo_cli.policy import Policy
 from pggrpo_cli.protocols import Loss
 from pggrpo_cli.reference import Reference
 from pggrpo_cli.types import StateDict, TokenScores, TrainBatch
+from pggrpo_cli.warn import warn
+
+OnBadUpdate = Callable[[Minibatch, float, float], None]
+"""(minibatch, loss, gradient norm) of an update that was not applied."""
+PerRow = dict[int, torch.Tensor]
+"""Log-probabilities [tokens] of each completion, by the identity of its TrainRow: they outlive a change of micro-batches."""
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,48 +59,104 @@ class Updater:
         self.scheduler = scheduler
         self._policy, self._loss, self._reference, self._settings = policy, loss, reference, settings
         self._bad_in_a_row = 0
+        self._budget: int | None = None
+        """Tokens of a micro-batch since memory ran out; None while it never has."""
+        self._retries = 0
 
-    def update(self, minibatches: Sequence[Minibatch]) -> dict[str, Metric]:
-        """Trains on one rollout. Raises DivergedError after `max_bad_updates` in a row were not finite."""
-        device = self._policy.device
+    def update(self, minibatches: Sequence[Minibatch], on_bad: OnBadUpdate | None = None) -> dict[str, Metric]:
+        """Trains on one rollout. `on_bad` is told of every update that was not applied.
+
+        Raises DivergedError after `max_bad_updates` in a row were not finite, OutOfMemory if no smaller micro-batch helps.
+        """
+        minis = list(minibatches)
+        retries = self._retries
         started = time.monotonic()
-        references = [[self._reference_logprobs(micro) for micro in mini.micro_batches] for mini in minibatches]
+        references: PerRow = {}
+        if self._reference is not None:
+            minis = [self._retried(mini, partial(self._add_references, references))[0] for mini in minis]
         parts = [{"time/reference": total(time.monotonic() - started)}] if self._reference is not None else []
-        frozen: list[list[torch.Tensor | None]] = [[None] * len(mini.micro_batches) for mini in minibatches]
-        if self._loss.needs_old_logprobs and self._settings.passes_per_rollout * len(minibatches) > 1:
+        olds: PerRow = {}
+        if self._loss.needs_old_logprobs and self._settings.passes_per_rollout * len(minis) > 1:
             # π_old must not move while we train; a single update needs no extra forward: it is its own π_old.
-            frozen = [[self._old_logprobs(micro) for micro in mini.micro_batches] for mini in minibatches]
+            minis = [self._retried(mini, partial(self._add_olds, olds))[0] for mini in minis]
         for number in range(self._settings.passes_per_rollout):
-            for mini, olds, refs in zip(minibatches, frozen, references, strict=True):
-                loss = 0.0
-                for micro, old, ref in zip(mini.micro_batches, olds, refs, strict=True):
-                    # Compared with the sampler is π_old, not what became of it.
-                    is_old = number == 0 and (old is not None or mini is minibatches[0])
-                    share, metrics = self._backward(micro, mini, old, ref, device, compare=is_old)
-                    loss += share
-                    parts.append(metrics)
-                parts.append(self._apply(loss))
+            for index in range(len(minis)):
+                # Compared with the sampler is π_old, not what became of it.
+                is_old = number == 0 and (bool(olds) or index == 0)
+                work = partial(self._gradient, olds, references, compare=is_old)
+                minis[index], (loss, metrics) = self._retried(minis[index], work)
+                parts += [*metrics, self._apply(loss, minis[index], on_bad)]
+        if self._retries > retries:
+            parts.append({"memory/out_of_memory": total(self._retries - retries)})
         return merge(parts)
 
+    def _retried(self, mini: Minibatch, work: Callable[[Minibatch], Result]) -> tuple[Minibatch, Result]:
+        """`work` on a minibatch, and again on smaller micro-batches while memory runs out: the gradient is the same.
+
+        The size that did is kept for the rest of the run."""
+        while True:
+            if self._budget is not None and largest_cost(mini) > self._budget:
+                mini = resplit(mini, self._budget)
+            try:
+                return mini, work(mini)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                said = first_line(error)
+            # Outside of the handler: its traceback held the tensors.
+            self.optimizer.zero_grad(set_to_none=True)
+            release(self._policy.device)
+            budget = largest_cost(mini) // 2
+            smaller = resplit(mini, budget) if budget else mini
+            if len(smaller.micro_batches) == len(mini.micro_batches):
+                raise OutOfMemory(
+                    f"`trainer.micro_batch_tokens`: memory ran out in the update with micro-batches of {2 * budget} tokens, "
+                    f"and they cannot be split further ({said}). A smaller sampler.max_new_tokens or data.max_prompt_tokens, "
+                    "model.gradient_checkpointing=true, or a machine with more memory would help."
+                )
+            self._retries += 1
+            self._budget = budget
+            warn(f"memory ran out in the update; the same step again with trainer.micro_batch_tokens={budget}")
+
     def state(self) -> StateDict:
-        return {"scheduler": self.scheduler.state_dict(), "bad_in_a_row": self._bad_in_a_row}
+        return {
+            "scheduler": self.scheduler.state_dict(),
+            "bad_in_a_row": self._bad_in_a_row,
+            "micro_batch_tokens": self._budget,
+        }
 
     def load(self, state: StateDict) -> None:
         self.scheduler.load_state_dict(state["scheduler"])
         self._bad_in_a_row = state["bad_in_a_row"]
+        self._budget = state.get("micro_batch_tokens")
 
-    def _reference_logprobs(self, micro: MicroBatch) -> torch.Tensor | None:
-        if self._reference is None:
-            return None
-        keys = None
-        if self._settings.from_data_set:
-            keys = [(group.prompt_index, row.sample) for group in micro.groups for row in group.rows]
-        return self._reference.logprobs(micro.packed, self._settings.temperature, keys)
+    def _add_references(self, references: PerRow, mini: Minibatch) -> None:
+        assert self._reference is not None
+        for micro in mini.micro_batches:
+            keys = None
+            if self._settings.from_data_set:
+                keys = [(group.prompt_index, row.sample) for group in micro.groups for row in group.rows]
+            references |= _by_row(micro, self._reference.logprobs(micro.packed, self._settings.temperature, keys))
 
-    def _old_logprobs(self, micro: MicroBatch) -> torch.Tensor:
-        packed = micro.packed.to(self._policy.device)
-        with torch.no_grad():
-            return self._policy.score(packed, self._settings.temperature, with_entropy=False).logprobs
+    def _add_olds(self, olds: PerRow, mini: Minibatch) -> None:
+        for micro in mini.micro_batches:
+            packed = micro.packed.to(self._policy.device)
+            with torch.no_grad():
+                scores = self._policy.score(packed, self._settings.temperature, with_entropy=False)
+            olds |= _by_row(micro, scores.logprobs)
+
+    def _gradient(
+        self, olds: PerRow, references: PerRow, mini: Minibatch, *, compare: bool
+    ) -> tuple[float, list[dict[str, Metric]]]:
+        """Forward and backward of all micro-batches: the loss, and the metrics of each."""
+        loss, parts = 0.0, []
+        for micro in mini.micro_batches:
+            share, metrics = self._backward(
+                micro, mini, _gathered(micro, olds), _gathered(micro, references), self._policy.device, compare=compare
+            )
+            loss += share
+            parts.append(metrics)
+        return loss, parts
 
     def _backward(
         self,
@@ -139,7 +204,7 @@ class Updater:
             return None
         return (old - micro.sampler_logprobs.to(old.device)).exp().clamp(max=cap)
 
-    def _apply(self, loss: float) -> dict[str, Metric]:
+    def _apply(self, loss: float, mini: Minibatch, on_bad: OnBadUpdate | None) -> dict[str, Metric]:
         """Clips and applies the gathered gradient, unless it or the loss is not finite."""
         started = time.monotonic()
         limit = math.inf if self._settings.max_grad_norm is None else self._settings.max_grad_norm
@@ -152,6 +217,8 @@ class Updater:
             self._bad_in_a_row = 0
         else:
             self._bad_in_a_row += 1
+            if on_bad is not None:
+                on_bad(mini, loss, norm)
         self.optimizer.zero_grad(set_to_none=True)
         if self._bad_in_a_row >= self._settings.max_bad_updates:
             raise DivergedError(
@@ -166,3 +233,13 @@ class Updater:
             "updates/skipped": total(0.0 if good else 1.0),
             "time/optimizer": total(time.monotonic() - started),
         }
+
+
+def _by_row(micro: MicroBatch, flat: torch.Tensor) -> PerRow:
+    """[T] of a micro-batch, by row."""
+    return dict(zip(map(id, micro.rows), flat.split(micro.lengths.tolist()), strict=True))
+
+
+def _gathered(micro: MicroBatch, parts: PerRow) -> torch.Tensor | None:
+    """The way back; None if there are none."""
+    return torch.cat([parts[id(row)] for row in micro.rows]) if parts else None

@@ -11,6 +11,7 @@ import torch
 from pggrpo_cli.model.tiny import Tiny
 from pggrpo_cli.policy import Policy
 from pggrpo_cli.types import Prompt, Row, RunContext
+from tests.fault_table import FaultTable
 
 FAMILIES = ("llama", "qwen2", "qwen3", "gemma3", "mistral")
 
@@ -70,3 +71,13 @@ def random_completions() -> Callable[..., list[torch.Tensor]]:
         return [torch.randint(0, vocabulary, (n,), generator=generator) for n in lengths]
 
     return make
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--faults", metavar="FILE", help="write there what was tried of each fault (docs/faults.md)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    target = config.getoption("--faults")
+    if target:
+        config.pluginmanager.register(FaultTable(Path(target)))

@@ -88,6 +88,7 @@ def files_of(path: Path) -> list[Path]:
     return sorted(file for file in path.rglob("*") if file.is_file())
 
 
+@pytest.mark.fault("T8")
 def test_a_flipped_bit_anywhere_is_noticed(tmp_path: Path) -> None:
     path = save(tmp_path, 1)
     files = files_of(path)
@@ -102,6 +103,7 @@ def test_a_flipped_bit_anywhere_is_noticed(tmp_path: Path) -> None:
     load_checkpoint(path)
 
 
+@pytest.mark.fault("T8")
 def test_truncated_empty_and_missing_files_are_named(tmp_path: Path) -> None:
     path = save(tmp_path, 1)
     for file in files_of(path):
@@ -119,6 +121,7 @@ def test_truncated_empty_and_missing_files_are_named(tmp_path: Path) -> None:
     assert caught.value.exit_code == 4
 
 
+@pytest.mark.fault("T8")
 def test_files_outside_are_refused(tmp_path: Path) -> None:
     path = save(tmp_path, 1)
     outside = tmp_path / "outside"
@@ -135,6 +138,7 @@ def rewritten_manifest(path: Path, **changes: Any) -> None:
     (path / "manifest.json").write_text(json.dumps({**body, "sha256": manifest._digest(body)}))
 
 
+@pytest.mark.fault("T10")
 def test_a_newer_format_is_not_taken_for_broken(tmp_path: Path) -> None:
     save(tmp_path, 1)
     path = save(tmp_path, 2)
@@ -144,6 +148,7 @@ def test_a_newer_format_is_not_taken_for_broken(tmp_path: Path) -> None:
             attempt()
 
 
+@pytest.mark.fault("T8")
 def test_paths_that_lead_out_are_refused(tmp_path: Path) -> None:
     path = save(tmp_path, 1)
     (tmp_path / "secret").write_text("x")
@@ -152,6 +157,7 @@ def test_paths_that_lead_out_are_refused(tmp_path: Path) -> None:
         load_checkpoint(path)
 
 
+@pytest.mark.fault("T8")
 def test_newest_skips_broken_ones_loudly(tmp_path: Path) -> None:
     said: list[str] = []
     assert newest_checkpoint(tmp_path / "nowhere", said.append) is None
@@ -191,6 +197,7 @@ def refuse(*arguments: Any, **options: Any) -> None:
     raise OSError(errno.EIO, "input/output error")
 
 
+@pytest.mark.fault("T2")
 def test_what_an_interrupted_save_left_goes_at_the_next(tmp_path: Path) -> None:
     first = save(tmp_path, 1)
     (tmp_path / ".tmp-step-000002-77").mkdir()
@@ -231,6 +238,7 @@ def test_going_back_sets_later_steps_aside(tmp_path: Path, capsys: pytest.Captur
         RuntimeError("[enforce fail at inline_container.cc:626] . unexpected pos 640 vs 534"),
     ],
 )
+@pytest.mark.fault("T6")
 def test_every_guise_of_a_full_disk(tmp_path: Path, error: Exception) -> None:
     def fail(folder: Path) -> None:
         (folder / "part").write_bytes(b"x")
@@ -243,6 +251,7 @@ def test_every_guise_of_a_full_disk(tmp_path: Path, error: Exception) -> None:
     load_checkpoint(first)
 
 
+@pytest.mark.fault("T6")
 def test_a_disk_too_small_is_noticed_before_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = save(tmp_path, 1)
     size = sum(file.stat().st_size for file in files_of(first))
@@ -302,6 +311,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, nth: int, error: BaseException) -> 
         yield count
 
 
+@pytest.mark.fault("T2")
 def test_everything_is_on_disk_before_the_name_and_the_name_before_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -327,6 +337,7 @@ def test_everything_is_on_disk_before_the_name_and_the_name_before_the_end(
 
 @pytest.mark.parametrize("error", [Killed(), OSError(errno.ENOSPC, "No space left on device")], ids=["kill", "full"])
 @pytest.mark.parametrize("again", [False, True], ids=["new step", "same step"])
+@pytest.mark.fault("T2")
 def test_no_matter_which_call_is_the_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, again: bool
 ) -> None:

@@ -62,6 +62,7 @@ def refusals(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, tuple[
 
 
 @pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.fault("T26")
 def test_refused(case: str, refusals: tuple[dict[str, tuple[int, str, str, list[str]]], Path]) -> None:
     code, out, err, heavy = refusals[0][case]
     assert code == 2, err
@@ -142,6 +143,7 @@ def test_speed(arguments: list[str], seconds: float, code: int, tmp_path: Path) 
     assert done.returncode == code
 
 
+@pytest.mark.fault("T34")
 def test_a_reader_that_leaves(tmp_path: Path) -> None:
     program = subprocess.Popen(
         [sys.executable, "-m", "pggrpo_cli", "--help"],

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import signal
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 
 from pggrpo_cli.assemble import find_checkpoint, run_training
+from pggrpo_cli.checkpoint import Checkpoint, load_checkpoint
 from pggrpo_cli.config import TrainConfig, conf_dir, register, typed
 from pggrpo_cli.errors import StoppedEarly
 from pggrpo_cli.interruption import Interruption
@@ -39,6 +44,14 @@ CASES: dict[str, list[str]] = {
     "filtered": ["loss=dapo", "sampler.max_new_tokens=4", "trainer.filter_constant_groups=true"],
     "sgd with cosine": ["optimizer=sgd", "optimizer.momentum=0.9", "scheduler=cosine", "sampler.max_new_tokens=8"],
 }
+MUTATED = [
+    "loss=pg_grpo",
+    "sampler.max_new_tokens=8",
+    "scheduler=linear",
+    "checkpoint.every=1",
+    "checkpoint.keep_best=reward:max",
+]
+Forget = Callable[[Checkpoint], Checkpoint]
 TIMES = ("time/", "step_time", "tokens_per_second", "memory/")
 
 
@@ -104,11 +117,13 @@ def compare(tmp_path: Path, overrides: list[str]) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
+@pytest.mark.fault("T1")
 def test_resume_is_exact(case: str, tmp_path: Path) -> None:
     compare(tmp_path, CASES[case])
 
 
 @pytest.mark.parametrize("loss", ["dpo", "ipo", "pg_grpo", "sft"])
+@pytest.mark.fault("T1")
 def test_resume_is_exact_offline(loss: str, tmp_path: Path) -> None:
     compare(tmp_path, [f"loss={loss}", *offline(tmp_path), *SEVERAL])
 
@@ -121,3 +136,85 @@ def test_what_is_compared_depends_on_the_seed_and_moves(tmp_path: Path) -> None:
     one, other = fingerprint(tmp_path / "1"), fingerprint(tmp_path / "2")
     assert all(one[key] != other[key] for key in ("model.safetensors", "optimizer.safetensors", "metrics", "samples"))
     assert one["metrics"][1]["reward_std"] > 0
+
+
+def forget_component(name: str) -> Forget:
+    return lambda checkpoint: replace(checkpoint, component_states={**checkpoint.component_states, name: {}})
+
+
+def forget_progress(name: str, value: object) -> Forget:
+    return lambda checkpoint: replace(checkpoint, progress={**checkpoint.progress, name: value})
+
+
+def forget_optimizer(part: str) -> Forget:
+    """A tensor of every parameter's state, as it is in a fresh optimizer."""
+
+    def forget(checkpoint: Checkpoint) -> Checkpoint:
+        tensors = {
+            name: torch.zeros_like(tensor) if name.endswith(part) else tensor
+            for name, tensor in checkpoint.optimizer_tensors.items()
+        }
+        assert any(name.endswith(part) for name in tensors)
+        return replace(checkpoint, optimizer_tensors=tensors)
+
+    return forget
+
+
+def forget_scheduler(checkpoint: Checkpoint) -> Checkpoint:
+    updater = {**checkpoint.component_states["updater"]}
+    updater["scheduler"] = {**updater["scheduler"], "updates": 0}
+    return replace(checkpoint, component_states={**checkpoint.component_states, "updater": updater})
+
+
+FORGETFUL: dict[str, Forget] = {
+    "nothing": lambda checkpoint: checkpoint,
+    "first moments": forget_optimizer("exp_avg"),
+    "second moments": forget_optimizer("exp_avg_sq"),
+    "the optimizer's steps": forget_optimizer("/step"),
+    "the scheduler": forget_scheduler,
+    "how long the files were": forget_component("recorder"),
+    "which prompts were consumed": forget_progress("prompts_consumed", 0),
+    "how many tokens": forget_progress("num_tokens", 0),
+    "which step": forget_progress("step", 1),
+    "the best": forget_progress("best", {}),
+    "the first evaluation": forget_progress("evaluated", False),
+}
+
+
+@pytest.fixture(scope="module")
+def half_a_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+    """What the whole run leaves, and the directory of one that stopped after two steps."""
+    whole, half = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("half")
+    run_training(config(MUTATED, 4), whole, None, Interruption())
+    for checkpoint in (None, "newest"):
+        with pytest.raises(StoppedEarly):
+            run_training(
+                config([*MUTATED, "trainer.max_minutes=1e-9"], 4),
+                half,
+                None if checkpoint is None else find_checkpoint(half),
+                Interruption(),
+            )
+    return fingerprint(whole), half
+
+
+@pytest.mark.fault("T1")
+@pytest.mark.parametrize("forgotten", [*FORGETFUL, "the weights"])
+def test_a_checkpoint_that_forgets_anything_is_noticed(
+    forgotten: str, half_a_run: tuple[dict[str, Any], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The comparison notices each single item of a checkpoint: nothing in it is there for nothing."""
+    expected, half = half_a_run
+    run = tmp_path / "run"
+    shutil.copytree(half, run)
+    if forgotten == "the weights":
+        monkeypatch.setattr("pggrpo_cli.saving.load_weights", lambda module, file: None)
+    else:
+        monkeypatch.setattr(
+            "pggrpo_cli.assemble.load_checkpoint", lambda path: FORGETFUL[forgotten](load_checkpoint(path))
+        )
+    try:
+        run_training(config(MUTATED, 4), run, find_checkpoint(run), Interruption())
+        found = fingerprint(run)
+    except KeyError:
+        found = None
+    assert (found == expected) == (forgotten == "nothing")

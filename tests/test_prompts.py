@@ -58,6 +58,7 @@ def test_offline_completions_end_with_the_end_token_and_continue_the_prompt() ->
     assert plain.completion_ids == ((*TOKENIZER(" 4")["input_ids"], END),)
 
 
+@pytest.mark.fault("T20")
 def test_overlong_prompts_are_dropped_cut_or_refused() -> None:
     long = Row(prompt="x" * 50, source="x.jsonl:9")
     dropped = render(PLAIN, long, limit=20)
@@ -73,12 +74,14 @@ def test_overlong_prompts_are_dropped_cut_or_refused() -> None:
     assert render(PLAIN, long, prompt_format=replace(FORMAT, max_prompt_tokens=50)).dropped == 0
 
 
+@pytest.mark.fault("T20")
 def test_the_longest_completion_takes_its_room_from_the_prompt() -> None:
     row = replace(PLAIN, completions=(OfflineCompletion(content="y" * 30, preference=None),))
     assert render(row, PLAIN, limit=37).dropped == 1
     assert render(row, PLAIN, limit=38).dropped == 0
 
 
+@pytest.mark.fault("T20")
 def test_an_empty_prompt_needs_a_bos() -> None:
     with pytest.raises(DataError, match="prompt is empty"):
         render(Row(prompt="", source="x:1"))
@@ -88,6 +91,7 @@ def test_an_empty_prompt_needs_a_bos() -> None:
     assert prompt.token_ids == (tokenizer.bos_token_id,)
 
 
+@pytest.mark.fault("T25")
 def test_messages_without_a_template_are_an_error_that_says_what_to_do() -> None:
     tokenizer = byte_tokenizer()
     tokenizer.chat_template = None
@@ -95,6 +99,7 @@ def test_messages_without_a_template_are_an_error_that_says_what_to_do() -> None
         render_rows([CHAT], tokenizer, FORMAT, 100, [END])
 
 
+@pytest.mark.fault("T25")
 def test_a_template_that_raises_names_the_row() -> None:
     tokenizer = byte_tokenizer()
     tokenizer.chat_template = "{{ raise_exception('system first') }}"

@@ -99,6 +99,7 @@ def test_a_resumed_run_has_the_files_of_an_uninterrupted_one(tmp_path: Path) -> 
         assert (straight / name).read_bytes() == (broken / name).read_bytes()
 
 
+@pytest.mark.fault("T2")
 def test_a_torn_line_is_cut_even_without_a_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     for torn in ("", '{"step": 2, "long": "' + "x" * 200_000):
@@ -111,6 +112,7 @@ def test_a_torn_line_is_cut_even_without_a_checkpoint(tmp_path: Path) -> None:
         assert path.read_text() == ""
 
 
+@pytest.mark.fault("T8")
 def test_files_shorter_than_the_checkpoint_says_are_not_filled_up(tmp_path: Path) -> None:
     said: list[str] = []
     with Recorder(tmp_path, said.append) as recorder:
@@ -146,6 +148,7 @@ class FullDisk:
 
 
 @pytest.mark.parametrize("room", [0, 1, 30])
+@pytest.mark.fault("T6")
 def test_a_full_disk_warns_once_and_loses_no_metrics(tmp_path: Path, room: int) -> None:
     said: list[str] = []
     with Recorder(tmp_path, said.append) as recorder:

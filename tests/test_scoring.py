@@ -57,6 +57,7 @@ def test_weighted_sum_of_what_applies() -> None:
         torch.tensor([1.0, 0.0]),
     ],
 )
+@pytest.mark.fault("T14")
 def test_numbers_of_every_kind_are_taken(values: Any) -> None:
     assert scorer(a=(lambda s: values, 1.0)).score(samples("x", "y")).rewards == [1.0, 0.0]
 
@@ -68,6 +69,7 @@ def test_numbers_of_every_kind_are_taken(values: Any) -> None:
         *([torch.tensor([1.0, 2.0]), 0], [np.array([]), 0], np.array([[1.0], [0.0]])),
     ],
 )
+@pytest.mark.fault("T14")
 def test_nonsense_names_the_reward_and_the_completion(values: Any) -> None:
     with pytest.raises(UserCodeError, match=r"`reward.a`: returned .* for the completion 'xyz'"):
         scorer(a=(lambda s: values, 1.0)).score(samples("xyz", "y"))
@@ -80,17 +82,20 @@ def test_nonsense_names_the_reward_and_the_completion(values: Any) -> None:
         *((np.array(3.0), "ndarray"), (torch.tensor(3.0), "Tensor"), (np.float64(1), "float64")),
     ],
 )
+@pytest.mark.fault("T14")
 def test_a_wrong_number_of_scores(value: Any, message: str) -> None:
     with pytest.raises(UserCodeError, match=message):
         scorer(a=(lambda s: value, 1.0)).score(samples("x", "y"))
 
 
+@pytest.mark.fault("T12")
 def test_a_reward_that_raises_keeps_its_traceback() -> None:
     with pytest.raises(UserCodeError, match=r"`reward.a`: raised ZeroDivisionError") as caught:
         scorer(a=(lambda s: 1 / 0, 1.0)).score(samples("x"))
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
 
+@pytest.mark.fault("T15")
 def test_rewards_do_not_touch_the_random_state() -> None:
     def mischief(_: Sequence[Sample]) -> list[float]:
         random.seed(0)

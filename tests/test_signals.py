@@ -24,7 +24,7 @@ def slow(completions):
 """
 LINE = [
     "train", "debug=fast", "hydra.run.dir=run", "trainer.max_steps=3", "evaluation.every=3",
-    "reward=python", "reward.python.path=mine.py", "reward.python.name=slow",
+    "trainer.preemption_signal=SIGUSR1", "reward=python", "reward.python.path=mine.py", "reward.python.name=slow",
 ]  # fmt: skip
 DRY_RUN, FIRST_EVALUATION, FIRST_STEP = 1, 2, 3
 
@@ -50,6 +50,7 @@ def calls(folder: Path) -> int:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.fault("T5")
 def test_before_there_is_anything_to_lose_it_ends_at_once(number: int, code: int, tmp_path: Path) -> None:
     program = start(tmp_path)
     wait_for(lambda: (tmp_path / "run" / ".owner.json").exists())
@@ -59,8 +60,10 @@ def test_before_there_is_anything_to_lose_it_ends_at_once(number: int, code: int
 
 
 @pytest.mark.parametrize(
-    ("number", "during", "step"), [(signal.SIGINT, FIRST_EVALUATION, 0), (signal.SIGTERM, FIRST_STEP, 1)]
+    ("number", "during", "step"),
+    [(signal.SIGINT, FIRST_EVALUATION, 0), (signal.SIGTERM, FIRST_STEP, 1), (signal.SIGUSR1, FIRST_STEP, 1)],
 )
+@pytest.mark.fault("T5")
 def test_the_first_signal_saves_and_says_how_to_go_on(number: int, during: int, step: int, tmp_path: Path) -> None:
     program = start(tmp_path)
     wait_for(lambda: calls(tmp_path) == during)
@@ -80,6 +83,7 @@ def test_the_first_signal_saves_and_says_how_to_go_on(number: int, during: int, 
     ]
 
 
+@pytest.mark.fault("T5")
 def test_the_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     program = start(tmp_path)
     wait_for(lambda: calls(tmp_path) == FIRST_EVALUATION)

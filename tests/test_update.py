@@ -159,6 +159,7 @@ def test_the_reference_is_bit_equal_to_the_policy_before_training() -> None:
         assert values(working.update(minibatches(loss, 60)))["kl"] == 0.0
 
 
+@pytest.mark.fault("T17")
 def test_an_update_that_is_not_finite_is_never_applied() -> None:
     loss = LOSSES["pg_grpo"]()
     policy = tiny_policy()
@@ -175,6 +176,7 @@ def test_an_update_that_is_not_finite_is_never_applied() -> None:
         working.update(broken)
 
 
+@pytest.mark.fault("T17")
 def test_a_good_update_ends_the_row_of_bad_ones() -> None:
     loss = LOSSES["pg_grpo"]()
     working = updater(tiny_policy(), loss, lr=0.01, bad=2)

@@ -67,7 +67,7 @@ def train(
 
 def run_in(config: TrainConfig, run_dir: Path, resume_from: Path | None, overrides: Sequence[str]) -> float | None:
     """Trains in `run_dir`, locked meanwhile, with config.yaml, overrides.yaml and environment.json written first."""
-    with interruptible() as interruption, runs.locked(run_dir):
+    with interruptible(config.trainer.preemption_signal) as interruption, runs.locked(run_dir):
         with _saying("loading torch …"):
             from pggrpo_cli.assemble import find_checkpoint, run_training
             from pggrpo_cli.environment import save_environment

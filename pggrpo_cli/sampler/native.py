@@ -9,12 +9,15 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from pggrpo_cli.decoding import decode_groups
+from pggrpo_cli.errors import OutOfMemory
+from pggrpo_cli.out_of_memory import first_line, is_out_of_memory, release
 from pggrpo_cli.policy import Policy
 from pggrpo_cli.ranges import Range
 from pggrpo_cli.sampler.hf_generate import generate_groups
 from pggrpo_cli.selection import Selection
 from pggrpo_cli.stopping import StopRule
-from pggrpo_cli.types import DrawKey, Prompt, RolloutGroup, RunContext
+from pggrpo_cli.types import DrawKey, Prompt, RolloutGroup, RunContext, StateDict
+from pggrpo_cli.warn import warn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +46,14 @@ class Native:
 class OpenNative:
     sampler: Native
     _said: bool = field(default=False)
+    _max_rows: int | None = field(default=None)
+    """Since memory ran out; None while it never has."""
+
+    def state(self) -> StateDict:
+        return {"max_rows": self._max_rows}
+
+    def load(self, state: StateDict) -> None:
+        self._max_rows = state.get("max_rows")
 
     def sample(self, policy: Policy, prompts: Sequence[Prompt], draws: DrawKey) -> list[RolloutGroup]:
         config = self.sampler
@@ -56,10 +67,33 @@ class OpenNative:
             tokenizer=policy.tokenizer,
         )
         if policy.packable:
-            return decode_groups(policy, prompts, config.group_size, selection, stop_rule, draws, config.max_rows)
+            return self._decode(policy, prompts, selection, stop_rule, draws)
         if not self._said:
             print(
                 f"sampler: native cannot run this model ({policy.packable_reason}); using generate()", file=sys.stderr
             )
             self._said = True
         return generate_groups(policy, prompts, config.group_size, selection, stop_rule, draws)
+
+    def _decode(
+        self, policy: Policy, prompts: Sequence[Prompt], selection: Selection, stop_rule: StopRule, draws: DrawKey
+    ) -> list[RolloutGroup]:
+        """With fewer rows at a time while memory runs out: a completion's random numbers do not depend on it."""
+        size = self.sampler.group_size
+        while True:
+            rows = self._max_rows or self.sampler.max_rows
+            try:
+                return decode_groups(policy, prompts, size, selection, stop_rule, draws, rows)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                said = first_line(error)
+            release(policy.device)
+            used = min(rows, len(prompts) * size)
+            if used <= size:
+                raise OutOfMemory(
+                    f"`sampler.group_size`: memory ran out in the rollout of a single group of {size} ({said}). "
+                    "Lower it, or sampler.max_new_tokens."
+                )
+            self._max_rows = max(size, used // 2)
+            warn(f"memory ran out in the rollout; the same prompts again with sampler.max_rows={self._max_rows}")

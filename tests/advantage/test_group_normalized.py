@@ -22,6 +22,7 @@ def test_by_hand() -> None:
     assert advantages(rewards, [0] * 4) == pytest.approx([(r - 0.875) / std for r in rewards])
 
 
+@pytest.mark.fault("T24")
 def test_missing_and_constant() -> None:
     std = statistics.stdev([1.0, 3.0]) + 1e-4
     assert advantages([1.0, math.nan, 3.0, 5.0, 5.0], [0, 0, 0, 1, 1]) == pytest.approx([-1 / std, 0, 1 / std, 0, 0])

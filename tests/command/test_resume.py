@@ -65,12 +65,14 @@ def test_goes_on_in_place(run: Path, training: PretendedTraining) -> None:
     (["trainer.max_steps"], 2, "cannot be read"),
     (["logger=nope"], 2, "no logger=nope"),
 ])  # fmt: skip
+@pytest.mark.fault("T9")
 def test_changes(run: Path, words: list[str], code: int, said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["resume", str(run), ALLOW, *words]) == code
     assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("run_itself_allows", [False, True])
+@pytest.mark.fault("T30")
 def test_targets_read_back(
     run: Path, run_itself_allows: bool, training: PretendedTraining, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -83,6 +85,7 @@ def test_targets_read_back(
     assert training.calls == []
 
 
+@pytest.mark.fault("T30")
 def test_a_target_below_ours_that_is_no_component(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     values = yaml.safe_load((run / "config.yaml").read_text())
     values["loss"] = {"_target_": "pggrpo_cli.environment.save_environment", "file": "x"}
@@ -91,6 +94,7 @@ def test_a_target_below_ours_that_is_no_component(run: Path, capsys: pytest.Capt
     assert "loss._target_" in capsys.readouterr().err
 
 
+@pytest.mark.fault("T30")
 def test_a_run_from_elsewhere_does_not_run_its_file(
     run: Path, training: PretendedTraining, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -111,6 +115,7 @@ def test_a_run_from_elsewhere_does_not_run_its_file(
 
 
 @pytest.mark.parametrize("target", ["pggrpo_cli.reward.python._load", "pggrpo_cli.instantiate.component"])
+@pytest.mark.fault("T30")
 def test_only_what_our_configurations_name_is_ours(run: Path, target: str, capsys: pytest.CaptureFixture[str]) -> None:
     values = yaml.safe_load((run / "config.yaml").read_text())
     values["reward"] = {"python": {"_target_": target, "weight": 1.0}}
@@ -161,6 +166,7 @@ def test_a_finished_run(run: Path, training: PretendedTraining, capsys: pytest.C
     assert not (run / "finished.json").exists()
 
 
+@pytest.mark.fault("T4")
 def test_nothing_to_go_on_from(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copytree(run, "outputs/2026-11-23/12-00-00-train-abcdef")
     assert main(["resume", "outputs/2026-11-23/12-00-00-train-abcdee"]) == 4

@@ -60,6 +60,7 @@ def test_a_run(train, training: PretendedTraining) -> None:
     }
 
 
+@pytest.mark.fault("T11")
 def test_two_runs_in_one_second(train) -> None:
     for _ in range(3):
         assert train() == 0
@@ -118,12 +119,14 @@ def test_a_bug_keeps_its_traceback_and_its_folder(train, training: PretendedTrai
     assert len(run_dirs()) == 1
 
 
+@pytest.mark.fault("T11")
 def test_a_directory_that_holds_a_run(train) -> None:
     assert train("hydra.run.dir=run") == 0
     assert train("hydra.run.dir=run") == 2
     assert Path("run/finished.json").exists()
 
 
+@pytest.mark.fault("T11")
 def test_a_locked_directory(train, capsys: pytest.CaptureFixture[str]) -> None:
     with runs.locked(Path("run")):
         assert train("hydra.run.dir=run") == 5
@@ -143,6 +146,7 @@ def test_sweep(train, training: PretendedTraining, capsys: pytest.CaptureFixture
     assert "job 3: model=tiny logger=mine seed=2 loss=other" in capsys.readouterr().err
 
 
+@pytest.mark.fault("T36")
 def test_sweep_goes_on_after_a_failure(
     train, training: PretendedTraining, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -187,6 +191,7 @@ def test_a_run_whose_time_is_up_is_not_finished(
     ("run_dir", "words"),
     [("", "is empty"), ("file", "is a file"), ("file/deeper", "is a file"), ("/proc/x", "cannot be")],
 )
+@pytest.mark.fault("T7")
 def test_a_directory_that_cannot_be(train, run_dir: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("file").write_text("")
     assert train(f"hydra.run.dir={run_dir}") == 2
@@ -195,6 +200,7 @@ def test_a_directory_that_cannot_be(train, run_dir: str, words: str, capsys: pyt
     assert words in err
 
 
+@pytest.mark.fault("T11")
 def test_a_run_that_loses_the_race_for_its_directory_leaves_it(
     train, training: PretendedTraining, monkeypatch: pytest.MonkeyPatch
 ) -> None:

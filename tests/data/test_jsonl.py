@@ -16,6 +16,7 @@ def data(path: Path, content: bytes) -> Jsonl:
     return Jsonl(path=str(path), eval_path=None, eval_size=0, columns={}, as_chat=False)
 
 
+@pytest.mark.fault("T22")
 def test_byte_order_mark_line_ends_and_blank_lines_are_tolerated(tmp_path: Path) -> None:
     content = b'\xef\xbb\xbf{"prompt": "a"}\r\n\r\n{"prompt": "\xc3\xa4"}'
     rows = data(tmp_path / "f.jsonl", content).load(1).train
@@ -36,6 +37,7 @@ def test_byte_order_mark_line_ends_and_blank_lines_are_tolerated(tmp_path: Path)
         (b'{"answer": "a"}', r"f.jsonl:1: there is no column 'prompt'"),
     ],
 )
+@pytest.mark.fault("T22")
 def test_broken_files_name_the_line(tmp_path: Path, content: bytes, message: str) -> None:
     with pytest.raises(DataError, match=message):
         data(tmp_path / "f.jsonl", content).load(1)

@@ -90,6 +90,7 @@ def fed_view(steps: int = 5, total: int = 10) -> RunView:
 @pytest.mark.parametrize("width", [36, 40, 64, 68, 80, 100, 200])
 @pytest.mark.parametrize("height", [4, 10, 24, 50])
 @pytest.mark.parametrize("steps", [0, 1, 5, 10])
+@pytest.mark.fault("T34")
 def test_the_panel_fits_every_terminal(width: int, height: int, steps: int) -> None:
     lines = rendered(fed_view(steps), width, height)
     assert len(lines) <= height
@@ -152,6 +153,7 @@ def test_numbers_are_short() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.fault("T32")
 def test_model_text_cannot_steer_the_terminal() -> None:
     assert printable("a\x1b[31mb\x1b[2Jc\x07\x00d\r\ne\tf\u202e\ud800") == "abcd\ne f\ufffd"
     assert printable("\x1b]0;title\x07x\x1b]8;;http://a\x1b\\y") == "xy"
@@ -303,6 +305,7 @@ def test_no_color_has_no_colour() -> None:
         assert not re.search(rb"\x1b\[[0-9;]*3[0-7][;m]", text)
 
 
+@pytest.mark.fault("T34")
 def test_a_reader_that_goes_away_does_not_end_the_run(tmp_path: Path) -> None:
     action = 'display.log(2, {}); time.sleep(0.2); display.log(3, {}); display.log(4, {}); Path("done").write_text("x")'
     code = (

@@ -33,17 +33,20 @@ def test_a_saved_folder_loads_bit_for_bit(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["./none", "/none/at/all", "~/none_of_this_name", "none.gguf"])
+@pytest.mark.fault("T27")
 def test_missing_folders(path: str) -> None:
     with pytest.raises(ConfigError, match=r"`model.path`: there is no"):
         load(path)
 
 
+@pytest.mark.fault("T27")
 def test_a_folder_that_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(ConfigError, match=r"has no config.json \(it holds: notes.txt\)"):
         load(tmp_path)
 
 
+@pytest.mark.fault("T28")
 def test_pickled_weights_are_refused_unopened(folder: Path, tmp_path: Path) -> None:
     (folder / "model.safetensors").unlink()
     canary = tmp_path / "canary"
@@ -54,6 +57,7 @@ def test_pickled_weights_are_refused_unopened(folder: Path, tmp_path: Path) -> N
     assert not canary.exists()
 
 
+@pytest.mark.fault("T29")
 def test_code_in_the_folder_is_refused_unrun(folder: Path, tmp_path: Path) -> None:
     canary = tmp_path / "canary"
     (folder / "modeling_evil.py").write_text(f"open({str(canary)!r}, 'w')")
@@ -65,6 +69,7 @@ def test_code_in_the_folder_is_refused_unrun(folder: Path, tmp_path: Path) -> No
     assert not canary.exists()
 
 
+@pytest.mark.fault("T27")
 def test_missing_weights_and_broken_config(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     with pytest.raises(ConfigError, match=r"has no \*.safetensors file"):
