@@ -75,9 +75,15 @@ def _peak_gb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
-def _settings(output: Path, steps: int, dtype: str, variant: str, batch: int) -> dict[str, Any]:
-    """tuned: no gradient checkpointing, the whole batch in one pass. default: what TRL does untold, in the same dtype."""
-    tuned = {"per_device_train_batch_size": batch, "gradient_checkpointing": False}
+def _settings(output: Path, steps: int, dtype: str, variant: str, batch: int, at_once: int | None) -> dict[str, Any]:
+    """tuned: no gradient checkpointing, the whole batch in one pass, or `at_once` where memory forbids that. default: what
+    TRL does untold, in the same dtype."""
+    rows = at_once or batch
+    tuned = {
+        "per_device_train_batch_size": rows,
+        "gradient_accumulation_steps": batch // rows,
+        "gradient_checkpointing": False,
+    }
     default = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": max(1, batch // 8)}
     return {
         "output_dir": str(output.parent / "trl"),
@@ -119,7 +125,7 @@ def grpo_trainer(
 
     batch = workload.prompts * workload.group_size
     arguments = GRPOConfig(
-        **_settings(output, steps, workload.dtype, variant, batch),
+        **_settings(output, steps, workload.dtype, variant, batch, workload.trl_rows),
         num_generations=workload.group_size,
         max_completion_length=workload.tokens,
         beta=KL_COEF,
@@ -150,7 +156,7 @@ def dpo_trainer(workload: PairWorkload, variant: str, steps: int, output: Path, 
         for row in preference_pairs(workload, steps, tokenizer)
     ]
     arguments = DPOConfig(
-        **_settings(output, steps, workload.dtype, variant, workload.pairs),
+        **_settings(output, steps, workload.dtype, variant, workload.pairs, None),
         beta=DPO_BETA,
         max_length=None,
     )

@@ -30,6 +30,8 @@ class Workload:
     """About so many, by worked examples before the question; None: the question alone, about 50."""
     dtype: str = "bfloat16"
     """Of matrix products; weights are float32."""
+    trl_rows: int | None = None
+    """Completions that TRL takes in one pass; None: all. The kernel killed it with all 32 of W2 on a machine of 24 GiB."""
     forced: bool = False
     """No completion ends early, so that both trainers generate the same number of tokens."""
 
@@ -39,8 +41,8 @@ GRPO = {
     "W1 forced": Workload(title="W1 with exactly 64 tokens a completion", forced=True),
     "W1 float32": Workload(title="W1 in float32", dtype="float32"),
     "W1 float32 forced": Workload(title="W1 in float32, exactly 64 tokens", dtype="float32", forced=True),
-    "W2": Workload(title="W2: prompts of ~470 tokens, bf16", prompt_tokens=470),
-    "W2 forced": Workload(title="W2 with exactly 64 tokens a completion", prompt_tokens=470, forced=True),
+    "W2": Workload(title="W2: prompts of ~470 tokens, bf16", prompt_tokens=470, trl_rows=8),
+    "W2 forced": Workload(title="W2 with exactly 64 tokens a completion", prompt_tokens=470, trl_rows=8, forced=True),
 }
 
 

@@ -20,6 +20,7 @@ from pggrpo_cli.evaluation import Evaluation
 from pggrpo_cli.instantiate import blamed, build_scorer, component, components
 from pggrpo_cli.interruption import Interruption
 from pggrpo_cli.loggers import Loggers, open_loggers
+from pggrpo_cli.origin import model_digest, prompts_digest, refuse_other_origin
 from pggrpo_cli.plan import describe, unused_labels
 from pggrpo_cli.policy import LoadedModel, ModelSettings, Policy, resolve_compute_dtype
 from pggrpo_cli.progress import Progress
@@ -145,6 +146,7 @@ class _Build:
         checkpoint = None if resume_from is None else load_checkpoint(resume_from)
         loaded = self._load_model()
         policy = self._policy(loaded)
+        model = model_digest(policy.module.named_parameters())
         reference = self._reference(policy)
         new_tokens = config.sampler.get("max_new_tokens") or 0
         rendered = self._render(policy, self.rows.train, new_tokens, "sampler.max_new_tokens")
@@ -166,6 +168,9 @@ class _Build:
         )
         saver.foresee()
         progress = Progress() if checkpoint is None else Progress(**saver.restore(checkpoint))  # type: ignore[arg-type]
+        prompts = prompts_digest(rendered.prompts)
+        refuse_other_origin(progress, prompts, model, config.resume.allow_changed)
+        progress.prompts, progress.model = prompts, model
         trainer = Trainer(
             policy=policy,
             prompts=rendered.prompts,

@@ -17,3 +17,6 @@ class Progress:
     """Whether the evaluation before the first step is done."""
     best: dict[str, float] = field(default_factory=dict)
     """{"step": …, "value": …} of checkpoint.keep_best; empty before the first."""
+    prompts: str = ""
+    model: str = ""
+    """What the run began with (origin.py)."""

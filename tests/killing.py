@@ -74,11 +74,20 @@ class Killer:
             text=True,
         )
 
-    def run(self, arguments: list[str], folder: Path, kill_at: int | None = None) -> Ended:
-        """`pggrpo <arguments>` in `folder`, killed at that event."""
+    def run(
+        self,
+        arguments: list[str],
+        folder: Path,
+        kill_at: int | None = None,
+        number: int = signal.SIGKILL,
+        times: int = 1,
+    ) -> Ended:
+        """`pggrpo <arguments>` in `folder`, killed at that event (or sent signal `number`, so many times)."""
         assert self._server.stdin is not None
         assert self._server.stdout is not None
-        request = {"arguments": arguments, "folder": str(folder), "kill_at": kill_at}
+        request = {
+            "arguments": arguments, "folder": str(folder), "kill_at": kill_at, "number": number, "times": times
+        }  # fmt: skip
         self._server.stdin.write(json.dumps(request) + "\n")
         self._server.stdin.flush()
         return Ended(**json.loads(self._server.stdout.readline()))
@@ -100,7 +109,7 @@ def serve() -> None:
         folder = Path(request["folder"])
         child = os.fork()
         if child == 0:
-            _child(request["arguments"], folder, request["kill_at"])
+            _child(request["arguments"], folder, request["kill_at"], request["number"], request["times"])
         _, status = os.waitpid(child, 0)
         events = folder / "events.json"
         ended = Ended(
@@ -111,7 +120,7 @@ def serve() -> None:
         print(json.dumps(ended.__dict__), flush=True)
 
 
-def _child(arguments: list[str], folder: Path, kill_at: int | None) -> None:
+def _child(arguments: list[str], folder: Path, kill_at: int | None, number: int, times: int) -> None:
     code = 70
     try:
         os.chdir(folder)
@@ -120,7 +129,7 @@ def _child(arguments: list[str], folder: Path, kill_at: int | None) -> None:
         for source, target in ((nothing, 0), (output, 1), (output, 2)):
             os.dup2(source, target)
         sys.argv = ["pggrpo", *arguments]
-        events = _watch(kill_at)
+        events = _watch(kill_at, number, times)
         from pggrpo_cli.cli import main
 
         code = main(arguments)
@@ -135,16 +144,17 @@ def _child(arguments: list[str], folder: Path, kill_at: int | None) -> None:
         os._exit(code)
 
 
-def _watch(kill_at: int | None) -> list[str]:
+def _watch(kill_at: int | None, number: int, times: int) -> list[str]:
     """Wraps every point; the events as they come."""
     events: list[str] = []
 
     def event(name: str, last_words: Callable[[], None] | None = None) -> None:
         events.append(name)
         if len(events) == kill_at:
-            if last_words is not None:
+            if last_words is not None and number == signal.SIGKILL:
                 last_words()
-            os.kill(os.getpid(), signal.SIGKILL)
+            for _ in range(times):
+                os.kill(os.getpid(), number)
 
     for name, target in POINTS.items():
         module, _, path = target.partition(":")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -111,6 +112,30 @@ METHODS = {
 }
 ONE, FOUR = "trainer.micro_batch_tokens=8192", "trainer.micro_batch_tokens=1"
 """At most four groups a step: the smallest budget gives every group, or part of one, a micro-batch of its own."""
+
+
+PHASES = ("evaluation", "a token", "scoring", "micro-batch", "optimizer step", "metrics", "manifest", "rename", "purge")
+
+
+@pytest.mark.fault("T5")
+@pytest.mark.parametrize("times", [1, 2])
+def test_signals_in_every_phase(times: int, killer: Killer, tmp_path: Path) -> None:
+    """Once: saved, exit 75, and says how to go on. Twice: ended at once. Either way the run goes on bit for bit."""
+    command = [*ONLINE, f"trainer.max_steps={STEPS}"]
+    whole = folder(tmp_path, "whole")
+    events = completed(killer, command, whole).events
+    first_rollout = events.index("before rollout", events.index("after evaluation"))
+    for phase in PHASES:
+        place = events.index(f"before {phase}", first_rollout) + 1
+        stopped = folder(tmp_path, phase)
+        ended = killer.run(command, stopped, place, signal.SIGTERM, times)
+        assert ended.code == (75 if times == 1 else 143), (phase, ended.output)
+        assert ("Go on with: pggrpo resume run" if times == 1 else "ended at once") in ended.output
+        if times == 1:
+            assert killer.run(["resume", "run"], stopped).code == 0
+        else:
+            completed(killer, command, stopped)
+        assert fingerprint(stopped / "run", STEPS) == fingerprint(whole / "run", STEPS), phase
 
 
 def write_pairs(file: Path) -> None:
