@@ -38,7 +38,14 @@ from pggrpo_cli.types import Dataset, RunContext
 from pggrpo_cli.update import Updater, UpdateSettings
 from pggrpo_cli.weights import load_folder, load_hub
 
-LOSS_NEEDS = ("needs_reference", "needs_old_logprobs", "needs_pairs", "needs_entropy", "needs_advantages")
+LOSS_NEEDS = (
+    "needs_reference",
+    "needs_old_logprobs",
+    "needs_pairs",
+    "needs_entropy",
+    "needs_advantages",
+    "needs_zero_advantages",
+)
 
 
 def run_training(

@@ -69,15 +69,23 @@ class Minibatch:
 
 
 def split_into_minibatches(
-    groups: Sequence[TrainGroup], count: int, micro_batch_tokens: int, generator: torch.Generator
+    groups: Sequence[TrainGroup],
+    count: int,
+    micro_batch_tokens: int,
+    generator: torch.Generator,
+    *,
+    skip_zero_advantages: bool = False,
 ) -> list[Minibatch]:
-    """Deals whole groups, in random order if there are several minibatches, into `count` of nearly equal size."""
+    """Deals whole groups, in random order if there are several minibatches, into `count` of nearly equal size.
+
+    `skip_zero_advantages`: completions whose advantage is 0 are counted in the totals, but not computed.
+    """
     order = torch.randperm(len(groups), generator=generator).tolist() if count > 1 else list(range(len(groups)))
     minibatches: list[Minibatch] = []
     for part in range(count):
         members = [groups[index] for index in sorted(order[part::count])]
         if any(group.rows for group in members):
-            minibatches.append(_minibatch(members, micro_batch_tokens))
+            minibatches.append(_minibatch(members, micro_batch_tokens, skip_zero_advantages))
     return minibatches
 
 
@@ -92,14 +100,23 @@ def largest_cost(minibatch: Minibatch) -> int:
     return max(sum(map(_cost, micro.groups)) for micro in minibatch.micro_batches)
 
 
-def _minibatch(groups: Sequence[TrainGroup], micro_batch_tokens: int) -> Minibatch:
-    micro_batches = _micro_batches(groups, micro_batch_tokens)
+def _minibatch(groups: Sequence[TrainGroup], micro_batch_tokens: int, skip_zero_advantages: bool) -> Minibatch:
     return Minibatch(
-        micro_batches=micro_batches,
+        micro_batches=_micro_batches(_with_gradient(groups) if skip_zero_advantages else groups, micro_batch_tokens),
         num_sequences=sum(group.num_sequences for group in groups),
-        num_tokens=sum(int(batch.lengths.sum()) for batch in micro_batches),
+        num_tokens=sum(row.rollout.completion_ids.shape[0] for group in groups for row in group.rows),
         num_pairs=sum(len(group.pairs) for group in groups),
     )
+
+
+def _with_gradient(groups: Sequence[TrainGroup]) -> list[TrainGroup]:
+    """The completions whose advantage is not 0. If there is none, the cheapest completion stays: an optimizer with
+    momentum moves on a gradient of zeros, but not on none."""
+    kept = [replace(group, rows=tuple(row for row in group.rows if row.advantage != 0)) for group in groups]
+    if any(group.rows for group in kept):
+        return kept
+    single = [replace(group, rows=(row,)) for group in groups for row in group.rows]
+    return [min(single, key=_cost)]
 
 
 def _micro_batches(groups: Sequence[TrainGroup], micro_batch_tokens: int) -> tuple[MicroBatch, ...]:

@@ -68,6 +68,7 @@ class TrainerSettings:
     mask_truncated: bool
     filter_constant_groups: bool
     max_refills: Annotated[int, Range(ge=0)]
+    skip_zero_advantages: bool
     importance_cap: Annotated[float | None, Range(gt=0)]
     max_bad_updates: Annotated[int, Range(ge=1)]
     preemption_signal: Literal["SIGUSR1", "SIGUSR2", "SIGHUP", "SIGCONT"] | None

@@ -123,7 +123,11 @@ class Trainer:
             groups = train_groups(kept, self.loss, self.pairing, mask_truncated=self.settings.mask_truncated)
             generator = torch.Generator().manual_seed(self._derived_seed(step))
             minibatches = split_into_minibatches(
-                groups, self.settings.minibatches, self.settings.micro_batch_tokens, generator
+                groups,
+                self.settings.minibatches,
+                self.settings.micro_batch_tokens,
+                generator,
+                skip_zero_advantages=self.settings.skip_zero_advantages and not self.loss.needs_zero_advantages,
             )
             if minibatches:
                 parts.append(self.updater.update(minibatches, partial(self._keep_bad_batch, step)))

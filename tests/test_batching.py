@@ -77,3 +77,21 @@ def test_masked_completions_count_in_the_number_of_sequences() -> None:
     (mini,) = split([masked, group(1, [2])])
     assert (mini.num_sequences, mini.num_tokens) == (5, 2)
     assert split([masked]) == []
+
+
+def test_completions_without_advantage_are_counted_but_not_computed() -> None:
+    groups = [group(1, [3, 5, 2]), group(2, [4])]  # advantages 0, 1, 2 and 0
+    (mini,) = split_into_minibatches(groups, 1, 100, torch.Generator(), skip_zero_advantages=True)
+    assert [(g.prompt_index, [row.sample for row in g.rows]) for g in mini.micro_batches[0].groups] == [(1, [1, 2])]
+    assert (mini.num_sequences, mini.num_tokens) == (4, 14)
+    (whole,) = split(groups)
+    assert (whole.num_sequences, whole.num_tokens) == (4, 14)
+    assert len(whole.micro_batches[0].rows) == 4
+
+
+def test_one_completion_stays_so_that_the_optimizer_steps() -> None:
+    (mini,) = split_into_minibatches(
+        [group(1, [9], prompt=2), group(2, [4], prompt=3)], 1, 100, torch.Generator(), skip_zero_advantages=True
+    )
+    assert [row.rollout.completion_ids.shape[0] for row in mini.micro_batches[0].rows] == [4]
+    assert (mini.num_sequences, mini.num_tokens) == (2, 13)

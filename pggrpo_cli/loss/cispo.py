@@ -54,6 +54,10 @@ class Cispo:
     def needs_advantages(self) -> bool:
         return True
 
+    @property
+    def needs_zero_advantages(self) -> bool:
+        return self.kl_coef > 0 or self.entropy_coef > 0
+
     def __call__(self, policy: TokenScores, batch: TrainBatch) -> LossOutput:
         ratio, clamped = bounded_exp(log_ratio(policy, batch))
         advantages = batch.advantages[batch.sequence_index]

@@ -52,6 +52,10 @@ class Dpo:
     def needs_advantages(self) -> bool:
         return False
 
+    @property
+    def needs_zero_advantages(self) -> bool:
+        return True
+
     def __call__(self, policy: TokenScores, batch: TrainBatch) -> LossOutput:
         rewards = implicit_rewards(policy, batch, self.beta, length_normalized=self.length_normalized)
         smoothing = self.label_smoothing

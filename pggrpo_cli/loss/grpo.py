@@ -57,6 +57,10 @@ class Grpo:
     def needs_advantages(self) -> bool:
         return True
 
+    @property
+    def needs_zero_advantages(self) -> bool:
+        return self.kl_coef > 0 or self.entropy_coef > 0
+
     def __call__(self, policy: TokenScores, batch: TrainBatch) -> LossOutput:
         delta = sum_by_sequence(log_ratio(policy, batch), batch)
         ratio, clamped = bounded_exp(delta)

@@ -44,6 +44,10 @@ class Ipo:
     def needs_advantages(self) -> bool:
         return False
 
+    @property
+    def needs_zero_advantages(self) -> bool:
+        return True
+
     def __call__(self, policy: TokenScores, batch: TrainBatch) -> LossOutput:
         rewards = implicit_rewards(policy, batch, self.beta, length_normalized=self.length_normalized)
         losses = (rewards.margins / self.beta - 1 / (2 * self.beta)).square()

@@ -68,6 +68,10 @@ class PgGrpo:
     def needs_advantages(self) -> bool:
         return True
 
+    @property
+    def needs_zero_advantages(self) -> bool:
+        return self.kl_coef > 0 or self.entropy_coef > 0
+
     def __call__(self, policy: TokenScores, batch: TrainBatch) -> LossOutput:
         delta = sum_by_sequence(log_ratio(policy, batch), batch)
         beta = self.beta / batch.lengths.clamp_min(1) if self.length_normalized else self.beta

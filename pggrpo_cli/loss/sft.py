@@ -32,6 +32,10 @@ class Sft:
     def needs_advantages(self) -> bool:
         return False
 
+    @property
+    def needs_zero_advantages(self) -> bool:
+        return True
+
     def __call__(self, policy: TokenScores, batch: TrainBatch) -> LossOutput:
         loss = -weighted(policy.logprobs, batch).sum() / max(batch.num_tokens, 1)
         return LossOutput(loss=loss, metrics=entropy_of_step(policy, batch)[1])
