@@ -183,22 +183,22 @@ def test_matrix(
 
 @pytest.mark.fault("T3")
 def test_thirty_random_kills(killer: Killer, tmp_path: Path, record_property: Record) -> None:
-    """A run of 12 steps that never lives for long."""
-    command = [*ONLINE, "trainer.max_steps=12", "checkpoint.every=1", "trainer.micro_batch_tokens=150"]
+    """A run of 20 steps that never lives for long."""
+    command = [*ONLINE, "trainer.max_steps=20", "checkpoint.every=1", "trainer.micro_batch_tokens=150"]
     whole, killed = folder(tmp_path, "whole"), folder(tmp_path, "killed")
     events = completed(killer, command, whole).events
     generator = random.Random(30)
     kills = 0
     while kills < 30:
-        ended = killer.run(command, killed, generator.randint(1, len(events) // 6))
+        ended = killer.run(command, killed, generator.randint(1, len(events) // 10))
         if ended.code == 0:
             break
         assert ended.code == KILLED, ended.output
         kills += 1
     completed(killer, command, killed)
     record_property("kills", kills)
-    assert kills >= 20
-    assert fingerprint(killed / "run", 12) == fingerprint(whole / "run", 12)
+    assert kills == 30
+    assert fingerprint(killed / "run", 20) == fingerprint(whole / "run", 20)
 
 
 @pytest.mark.fault("T4")
