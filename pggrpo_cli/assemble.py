@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from pggrpo_cli.check import check_foreign_targets
 from pggrpo_cli.checkpoint import load_checkpoint, newest_checkpoint
 from pggrpo_cli.config import MAPPING_KEYS, TrainConfig
 from pggrpo_cli.devices import prepare_device, resolve_device
-from pggrpo_cli.errors import CheckpointError, ConfigError, StoppedEarly, UserCodeError
+from pggrpo_cli.errors import CheckpointError, ConfigError, DivergedError, StoppedEarly, UserCodeError
 from pggrpo_cli.evaluation import Evaluation
 from pggrpo_cli.instantiate import blamed, build_scorer, component, components
 from pggrpo_cli.interruption import Interruption
@@ -28,37 +28,37 @@ from pggrpo_cli.prompts import PromptFormat, RenderedPrompts, render_rows
 from pggrpo_cli.protocols import Stateful
 from pggrpo_cli.recorder import Recorder
 from pggrpo_cli.reference import Reference, frozen, frozen_copy
-from pggrpo_cli.run_directory import has_checkpoints, resume_command, shown
+from pggrpo_cli.run_directory import has_checkpoints, resume_command, save_finished, shown
 from pggrpo_cli.sampler.native import Native
 from pggrpo_cli.saving import Saver
 from pggrpo_cli.scoring import Scorer
 from pggrpo_cli.self_check import check_policy
+from pggrpo_cli.together import check_together
 from pggrpo_cli.trainer import Trainer
 from pggrpo_cli.types import Dataset, RunContext
 from pggrpo_cli.update import Updater, UpdateSettings
 from pggrpo_cli.weights import load_folder, load_hub
 
-LOSS_NEEDS = (
-    "needs_reference",
-    "needs_old_logprobs",
-    "needs_pairs",
-    "needs_entropy",
-    "needs_advantages",
-    "needs_zero_advantages",
-)
-
 
 def run_training(
-    config: TrainConfig, run_dir: Path, checkpoint: Path | None, interruption: Interruption
+    config: TrainConfig,
+    run_dir: Path,
+    checkpoint: Path | None,
+    interruption: Interruption,
+    begin: Callable[[str], list[str]] = lambda computes: [],
 ) -> dict[str, float]:
-    """One run from its checked configuration to its last metrics. `checkpoint`: the folder to go on from."""
+    """One run from its checked configuration to its last metrics. `checkpoint`: the folder to go on from.
+
+    `begin` is called before the first step, once everything is accepted, with the dtype of products and their device;
+    it returns lines to be shown.
+    """
     device = resolve_device(config.device)
     prepare_device(device)
     transformers.utils.logging.disable_progress_bar()  # it would tear the display
     check_foreign_targets(config)
     loss, sampler = component(config.loss, "loss"), component(config.sampler, "sampler")
     rows = _load_rows(config)
-    _check_together(config, loss, sampler, rows)
+    check_together(config, loss, sampler, rows)
     scorer = build_scorer(config)
     prompt_format = PromptFormat(**{name: config.data[name] for name in MAPPING_KEYS["data"]})
     scorer.dry_run(rows.train[:4] or rows.evaluation[:4], prompt_format)
@@ -69,16 +69,30 @@ def run_training(
         loggers = stack.enter_context(open_loggers(components(config.logger, "logger"), context))
         loggers.phase("loading model")
         build = _Build(config, context, loss, sampler, scorer, rows, loggers, stack)
-        trainer = build.trainer(interruption, checkpoint)
+        trainer = build.trainer(interruption, checkpoint, begin)
         try:
             metrics = trainer.run()
         except (StoppedEarly, UserCodeError) as stop:
             if has_checkpoints(run_dir):
                 stop.args = (f"{stop} Go on with: {resume_command(config, run_dir)}",)
             raise
-        (run_dir / "finished.json").write_text(json.dumps({"step": trainer.progress.step}) + "\n")
+        except DivergedError as error:
+            error.args = (f"{error} {_way_back(run_dir)}",)
+            raise
+        save_finished(run_dir, trainer.progress.step)
         loggers.message(_closing_words(trainer, run_dir))
         return metrics
+
+
+def _way_back(run_dir: Path) -> str:
+    """For a run whose weights are ruined: the newest checkpoints may hold them already."""
+    kept = sorted(path.parent for path in (run_dir / "checkpoints").glob("step-*/manifest.json"))
+    if not kept:
+        return "No checkpoint was saved before it."
+    return (
+        f"Checkpoints from before: {', '.join(path.name for path in kept)}. To start from one: the same command with "
+        f"resume.from={shown(kept[0])}, what you change, and that in resume.allow_changed=[…]."
+    )
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -103,29 +117,6 @@ def _load_rows(config: TrainConfig) -> Dataset:
     return rows
 
 
-def _check_together(config: TrainConfig, loss: Any, sampler: Any, rows: Dataset) -> None:
-    """What only shows when the parts are seen together."""
-    missing = [name for name in LOSS_NEEDS if not isinstance(getattr(loss, name, None), bool)]
-    if missing:
-        raise ConfigError(
-            f"`loss._target_`: {config.loss['_target_']} does not say {', '.join(missing)}; a loss says True or False "
-            "to each, see Loss in pggrpo_cli/protocols.py."
-        )
-    compares = loss.needs_advantages or loss.needs_pairs
-    if compares and sampler.group_size < 2:
-        raise ConfigError(
-            f"`sampler.group_size`: {sampler.group_size} completion a prompt leaves nothing to compare; this loss needs "
-            "2 or more."
-        )
-    offline = not hasattr(sampler, "max_new_tokens")
-    evaluates = config.evaluation.every is not None and rows.evaluation
-    if offline and evaluates and config.evaluation.max_new_tokens is None:
-        raise ConfigError(
-            "`evaluation.max_new_tokens`: is null, and this sampler has no length to take over. "
-            "Set it, or evaluation.every=null."
-        )
-
-
 def _closing_words(trainer: Trainer, run_dir: Path) -> str:
     best = trainer.progress.best
     words = f"saved in {shown(run_dir)}"
@@ -148,21 +139,33 @@ class _Build:
     loggers: Loggers
     stack: ExitStack
 
-    def trainer(self, interruption: Interruption, resume_from: Path | None) -> Trainer:
+    def trainer(
+        self, interruption: Interruption, resume_from: Path | None, begin: Callable[[str], list[str]]
+    ) -> Trainer:
         config = self.config
         checkpoint = None if resume_from is None else load_checkpoint(resume_from)
         loaded = self._load_model()
         policy = self._policy(loaded)
-        model = model_digest(policy.module.named_parameters())
-        reference = self._reference(policy)
         new_tokens = config.sampler.get("max_new_tokens") or 0
         rendered = self._render(policy, self.rows.train, new_tokens, "sampler.max_new_tokens")
+        evaluation = self._evaluation(policy)
+        origin = {
+            "data": prompts_digest(rendered.prompts),
+            "model": model_digest(policy.module.named_parameters()),
+        }
+        if evaluation is not None:
+            origin["held-out data"] = prompts_digest(evaluation.prompts)
+        reference = self._reference(policy, origin)
+        if checkpoint is not None:
+            refuse_other_origin(checkpoint.progress.get("origin", {}), origin, config.resume.allow_changed)
         sampler = self.stack.enter_context(self.sampler.open(self.context))
         updater = self._updater(policy, reference)
         recorder = self.stack.enter_context(Recorder(self.context.run_dir))
         stateful: dict[str, Any] = {"updater": updater, "recorder": recorder}
         stateful |= {} if reference is None else {"reference": reference}
         stateful |= {"sampler": sampler} if isinstance(sampler, Stateful) else {}
+        if evaluation is not None and isinstance(evaluation.sampler, Stateful):
+            stateful["evaluation"] = evaluation.sampler
         saver = Saver(
             folder=self.context.run_dir / "checkpoints",
             settings=config.checkpoint,
@@ -175,9 +178,7 @@ class _Build:
         )
         saver.foresee()
         progress = Progress() if checkpoint is None else Progress(**saver.restore(checkpoint))  # type: ignore[arg-type]
-        prompts = prompts_digest(rendered.prompts)
-        refuse_other_origin(progress, prompts, model, config.resume.allow_changed)
-        progress.prompts, progress.model = prompts, model
+        progress.origin = progress.origin | origin
         trainer = Trainer(
             policy=policy,
             prompts=rendered.prompts,
@@ -187,7 +188,7 @@ class _Build:
             pairing=component(config.pairing, "pairing"),
             loss=self.loss,
             updater=updater,
-            evaluation=self._evaluation(policy),
+            evaluation=evaluation,
             evaluate_every=config.evaluation.every,
             settings=config.trainer,
             seed=config.seed,
@@ -198,7 +199,7 @@ class _Build:
             interruption=interruption,
             progress=progress,
         )
-        self._introduce(trainer, rendered, loaded.source)
+        self._introduce(trainer, rendered, loaded.source, begin)
         return trainer
 
     def _load_model(self) -> LoadedModel:
@@ -224,8 +225,9 @@ class _Build:
             gradient_checkpointing=settings.gradient_checkpointing,
         )
 
-    def _reference(self, policy: Policy) -> Reference | None:
-        """Before the checkpoint's weights are put into the policy: π_orig is the model before training."""
+    def _reference(self, policy: Policy, origin: dict[str, str]) -> Reference | None:
+        """Before the checkpoint's weights are put into the policy: π_orig is the model before training. Another model's
+        digest is added to `origin`."""
         if not self.loss.needs_reference:
             return None
         options = self.config.reference
@@ -242,8 +244,10 @@ class _Build:
                     f"`reference.path`: {options.path} has a vocabulary of {other.module.config.vocab_size}, the model "
                     f"one of {policy.module.config.vocab_size}; they must share a tokenizer."
                 )
+            origin["reference"] = model_digest(other.module.named_parameters())
             original = frozen(Policy(other.module.to(device), policy.tokenizer, dtype))
-        return Reference(original, identity=f"{options.path or 'policy'} in {dtype}")
+        weights = origin.get("reference", origin["model"])
+        return Reference(original, identity=f"weights {weights} in {dtype}, data {origin['data']}")
 
     def _render(self, policy: Policy, rows: Any, new_tokens: int, key: str) -> RenderedPrompts:
         """`new_tokens`, from the key `key`, are kept free behind the prompts."""
@@ -299,7 +303,9 @@ class _Build:
             seed=self.config.seed,
         )
 
-    def _introduce(self, trainer: Trainer, rendered: RenderedPrompts, source: str) -> None:
+    def _introduce(
+        self, trainer: Trainer, rendered: RenderedPrompts, source: str, begin: Callable[[str], list[str]]
+    ) -> None:
         """The plan and the self-check, before the first step."""
         config, policy = self.config, trainer.policy
         self.loggers.start(config.trainer.max_steps, config.name)
@@ -325,5 +331,5 @@ class _Build:
                     policy, trainer.sampler, trainer.prompts, self.sampler.temperature, config.seed, config.self_check
                 )
             )
-        for line in lines:
+        for line in [*lines, *begin(f"{precision} on {policy.device}")]:
             self.loggers.message(line)

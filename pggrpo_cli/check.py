@@ -16,6 +16,7 @@ from pggrpo_cli.class_source import NoSuchTarget, Parameters, is_ours, read_para
 from pggrpo_cli.config import MAPPING_KEYS, NAMED_GROUPS, NODE_SETTINGS, SINGLE_GROUPS, TrainConfig
 from pggrpo_cli.errors import ConfigError
 from pggrpo_cli.foreign_targets import foreign_problems
+from pggrpo_cli.secrets_in_values import secret_problems
 from pggrpo_cli.suggestions import did_you_mean
 
 SPECIAL_KEYS = frozenset({"_target_", "_partial_", "_convert_", "_recursive_", "_args_"})
@@ -60,7 +61,7 @@ def checked(cfg: DictConfig | Mapping[str, Any]) -> TrainConfig:
 
 def check_values(values: Mapping[str, Any]) -> None:
     """`check` of what config.plain gives."""
-    problems = [*_section_problems(values), *_group_problems(values), *_rules(values)]
+    problems = [*secret_problems(values), *_section_problems(values), *_group_problems(values), *_rules(values)]
     problems += [problem for node in nodes(values) for problem in _node_problems(node)]
     if problems:
         raise ConfigError("\n".join(dict.fromkeys(problems)))

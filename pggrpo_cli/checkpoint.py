@@ -65,7 +65,7 @@ def save_checkpoint(
     final = checkpoints_dir / f"step-{step:06d}"
     temporary = checkpoints_dir / f".tmp-{final.name}-{os.getpid()}"
     try:
-        checkpoints_dir.mkdir(parents=True, exist_ok=True)
+        checkpoints_dir.mkdir(exist_ok=True)  # without parents: a run directory that has gone must not come back empty
         clean_leftovers(checkpoints_dir)
         _check_free_space(checkpoints_dir)
         temporary.mkdir()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pggrpo_cli import __version__
+from pggrpo_cli.whole_file import write_whole
 
 PACKAGES = (
     "torch",
@@ -29,8 +30,8 @@ PACKAGES = (
 )
 
 
-def describe_environment() -> dict[str, Any]:
-    """JSON-able; imports torch for threads and devices."""
+def describe_environment(computes: str) -> dict[str, Any]:
+    """JSON-able; imports torch for threads and devices. `computes`: the dtype of products, and on which device."""
     import torch
 
     devices = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
@@ -41,6 +42,7 @@ def describe_environment() -> dict[str, Any]:
         "versions": {"pggrpo": __version__, "python": platform.python_version(), **_versions()},
         "git": _git(Path.cwd()),
         "git_of_pggrpo": _git(Path(__file__).parent),
+        "computes": computes,
         "threads": {"torch": torch.get_num_threads(), "interop": torch.get_num_interop_threads()},
         "cores": os.cpu_count(),
         "devices": devices,
@@ -50,13 +52,50 @@ def describe_environment() -> dict[str, Any]:
     }
 
 
-def save_environment(file: Path) -> None:
-    """Writes `file`; what earlier sessions of a resumed run wrote moves into its list "earlier"."""
-    now = describe_environment()
-    if file.exists():
-        before = json.loads(file.read_text(encoding="utf-8"))
+MATTERS = {
+    "computes": "products in",
+    "threads.torch": "threads",
+    "processor": "processor",
+    "devices": "devices",
+    "versions.pggrpo": "pggrpo",
+    "versions.torch": "torch",
+    "versions.transformers": "transformers",
+    "versions.tokenizers": "tokenizers",
+}
+"""What the last bits of a sum depend on, and its name in a message."""
+
+
+def save_environment(file: Path, computes: str) -> list[str]:
+    """Writes `file`; what earlier sessions of a resumed run wrote moves into its list "earlier".
+
+    Returns what of MATTERS differs from the last session, in words: "threads 2, before 4".
+    """
+    now = describe_environment(computes)
+    before = _last_session(file)
+    if before:
         now["earlier"] = [*before.pop("earlier", []), before]
-    file.write_text(json.dumps(now, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_whole(file, json.dumps(now, indent=2, ensure_ascii=False) + "\n")
+    return [
+        f"{words} {_at(now, key)}, before {_at(before, key)}"
+        for key, words in MATTERS.items()
+        if before and _at(before, key) != _at(now, key)
+    ]
+
+
+def _last_session(file: Path) -> dict[str, Any]:
+    """Empty if there was none, or if its file cannot be read: it says what was, and nothing depends on it."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _at(values: dict[str, Any], key: str) -> Any:
+    found: Any = values
+    for part in key.split("."):
+        found = found.get(part) if isinstance(found, dict) else None
+    return ", ".join(found) if isinstance(found, list) else found
 
 
 def _versions() -> dict[str, str]:

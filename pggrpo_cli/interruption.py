@@ -1,4 +1,7 @@
-"""The first signal (SIGINT, SIGTERM, a scheduler's own) asks the run to stop at the next safe place; the second ends it."""
+"""The first signal (SIGINT, SIGTERM, a scheduler's own) asks the run to stop at the next safe place; the second ends it.
+
+Work that has changed nothing yet is abandoned at once: it is done again, with the same numbers, when the run goes on.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,29 @@ CODE_OF_SIGNAL = 128
 """A program that a signal ended at once exits with this plus the signal's number: 130, 143."""
 
 
+class Abandoned(BaseException):
+    """A signal came within abandonable(). No Exception: a user's own code must not swallow it."""
+
+
 class Interruption:
     """Set by the handler, read by the trainer between phases."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self._abandonable = False
         self.on_first: Callable[[], None] | None = None
         """Says that the run will stop; set once there is something worth finishing. Until then a signal ends it."""
+
+    @contextmanager
+    def abandonable(self) -> Iterator[None]:
+        """A signal within, or before, raises Abandoned."""
+        self._abandonable = True
+        try:
+            if self.signal is not None:
+                raise Abandoned
+            yield
+        finally:
+            self._abandonable = False
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         if self.on_first is None:
@@ -33,6 +52,8 @@ class Interruption:
         self.signal = number
         # In a thread: the handler may have come in the middle of a print, which cannot be entered twice.
         threading.Thread(target=self.on_first, daemon=True).start()
+        if self._abandonable:
+            raise Abandoned
 
 
 @contextmanager

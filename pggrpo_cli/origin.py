@@ -1,22 +1,56 @@
-"""What a run began with, as two short hashes: a checkpoint that goes on with other prompts or another model would not be the
-same run, and the configuration cannot tell when a file's content has changed."""
+"""What a run began with, as short hashes: a checkpoint that goes on with other prompts or another model would not be the same
+run, and the configuration cannot tell when a file's content has changed."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 
 from pggrpo_cli.errors import ConfigError
-from pggrpo_cli.progress import Progress
 from pggrpo_cli.types import Prompt
 
-SAMPLED = 1024
-"""Numbers from each end of every weight: enough to tell two models apart, and no seconds spent on it."""
-OF_PROMPTS = ("data", "model", "sampler", "seed")
-OF_MODEL = ("model", "reference")
+SAMPLED = 1 << 16
+"""Numbers of every weight, spread over it: enough to tell two models apart, and no seconds spent on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    words: str
+    moved_by: tuple[str, ...]
+    """Keys that change it, each with all below it: whoever allows one of them has asked for another."""
+    not_by: tuple[str, ...] = ()
+    """… but not these."""
+
+
+_WEIGHTS_STAY = ("model.compute_dtype", "model.gradient_checkpointing", "model.chat_template")
+_PARTS = {
+    "data": _Part(
+        "the prompts are not those that this run began with: the file's content, the tokenizer or the chat template has "
+        "changed since",
+        ("data", "model", "sampler.max_new_tokens", "seed"),
+        ("model.compute_dtype", "model.gradient_checkpointing", "model.weight_dtype"),
+    ),
+    "held-out data": _Part(
+        "the held-out prompts are not those that this run began with",
+        ("data", "evaluation", "model", "sampler.max_new_tokens", "seed"),
+        ("evaluation.every", "model.compute_dtype", "model.gradient_checkpointing", "model.weight_dtype"),
+    ),
+    "model": _Part(
+        "the weights are not those that this run began with: the model's files have changed since, and the reference with "
+        "them",
+        ("model",),
+        _WEIGHTS_STAY,
+    ),
+    "reference": _Part(
+        "the reference's weights are not those that this run began with: its files have changed since",
+        ("reference",),
+        ("reference.device",),
+    ),
+}
 
 
 def prompts_digest(prompts: Sequence[Prompt]) -> str:
@@ -33,20 +67,21 @@ def model_digest(parameters: Iterable[tuple[str, torch.Tensor]]) -> str:
     digest = hashlib.blake2b(digest_size=8)
     for name, parameter in parameters:
         flat = parameter.detach().flatten()
-        ends = torch.cat([flat[:SAMPLED], flat[-SAMPLED:]]).cpu().contiguous()
-        digest.update(f"{name}{tuple(parameter.shape)}".encode())
-        digest.update(ends.view(torch.uint8).numpy().tobytes())
+        spread = flat[:: -(-flat.numel() // SAMPLED) or 1].cpu().contiguous()
+        digest.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode())
+        digest.update(spread.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
-def refuse_other_origin(progress: Progress, prompts: str, model: str, allow_changed: Sequence[str]) -> None:
+def refuse_other_origin(before: Mapping[str, str], now: Mapping[str, str], allow_changed: Sequence[str]) -> None:
     """Raises ConfigError if a run would go on with other prompts or from another model than it began with."""
-    allowed = {key.partition(".")[0] for key in allow_changed}
-    for key, was, now, may_change, what in (
-        ("data", progress.prompts, prompts, OF_PROMPTS, "the prompts are not those that this run began with: the file's "
-         "content, the tokenizer or the chat template has changed since"),
-        ("model", progress.model, model, OF_MODEL, "the weights are not those that this run began with: the model's files "
-         "have changed since, and the reference with them"),
-    ):  # fmt: skip
-        if was and was != now and not allowed & set(may_change):
-            raise ConfigError(f"`{key}`: {what}. If you mean it, add resume.allow_changed=[{key}].")
+    for name, part in _PARTS.items():
+        if name not in before or name not in now or before[name] == now[name]:
+            continue
+        if not any(_below(key, part.moved_by) and not _below(key, part.not_by) for key in allow_changed):
+            key = name.removeprefix("held-out ")
+            raise ConfigError(f"`{key}`: {part.words}. If you mean it, add resume.allow_changed=[{key}].")
+
+
+def _below(key: str, prefixes: Sequence[str]) -> bool:
+    return any(key == prefix or key.startswith(f"{prefix}.") for prefix in prefixes)

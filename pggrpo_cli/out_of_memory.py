@@ -6,7 +6,10 @@ import re
 
 import torch
 
-_WORDS = re.compile(r"DefaultCPUAllocator: (can't|not enough)|not enough memory|out of memory", re.IGNORECASE)
+_WORDS = re.compile(
+    r"DefaultCPUAllocator: (can't|not enough)|not enough memory|out of memory|bad_alloc|_STATUS_ALLOC_FAILED",
+    re.IGNORECASE,
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -17,6 +17,7 @@ class Progress:
     """Whether the evaluation before the first step is done."""
     best: dict[str, float] = field(default_factory=dict)
     """{"step": …, "value": …} of checkpoint.keep_best; empty before the first."""
-    prompts: str = ""
-    model: str = ""
-    """What the run began with (origin.py)."""
+    target_met: float | None = None
+    """The reward with which the run ended at trainer.target_reward."""
+    origin: dict[str, str] = field(default_factory=dict)
+    """What the run began with, in digests (origin.py)."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from pggrpo_cli.errors import CheckpointError
 from pggrpo_cli.printable import without_surrogates
 from pggrpo_cli.types import ScoredGroup, StateDict
 from pggrpo_cli.warn import warn as warn_on_stderr
@@ -121,7 +122,11 @@ class _Lines:
         self.cut(self._end_of_last_line())
 
     def append(self, text: str) -> None:
-        """All of `text` or nothing. Raises OSError."""
+        """All of `text` or nothing. Raises OSError, or CheckpointError if somebody has deleted the file."""
+        if not os.fstat(self._file.fileno()).st_nlink:
+            raise CheckpointError(
+                f"{self.path} was deleted while the run wrote to it; what would follow could not be resumed."
+            )
         data = memoryview(text.encode("utf-8"))
         try:
             written = 0

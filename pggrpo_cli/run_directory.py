@@ -8,7 +8,7 @@ import secrets
 import shutil
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +18,8 @@ import yaml
 
 from pggrpo_cli.config import TrainConfig, as_dict
 from pggrpo_cli.errors import CheckpointError, ConfigError, RunLockedError
+from pggrpo_cli.warn import warn
+from pggrpo_cli.whole_file import write_whole
 
 CONFIG, OVERRIDES, ENVIRONMENT, FINISHED = "config.yaml", "overrides.yaml", "environment.json", "finished.json"
 LOCK, OWNER = ".lock", ".owner.json"
@@ -26,6 +28,7 @@ METRICS, SAMPLES, CHECKPOINTS = "metrics.jsonl", "samples.jsonl", "checkpoints"
 MAY_CHANGE = (
     "resume",
     "security",
+    "device",
     "trainer.max_steps",
     "trainer.max_minutes",
     "trainer.target_reward",
@@ -87,23 +90,38 @@ def locked(run_dir: Path) -> Iterator[None]:
     """Holds the run directory while within; the lock dies with the process. Raises RunLockedError naming the holder."""
     from filelock import FileLock, Timeout
 
-    run_dir.mkdir(parents=True, exist_ok=True)
     owner = run_dir / OWNER
     lock = FileLock(run_dir / LOCK, timeout=0)
     try:
-        lock.acquire()
+        with writable(run_dir):
+            run_dir.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
     except Timeout:
         holder = _read_json(owner)
         who = f"process {holder.get('pid', '?')} on {holder.get('host', '?')} since {holder.get('since', '?')}"
         raise RunLockedError(f"{run_dir} is in use by {who}. Wait for it, or stop it with a signal.") from None
     try:
         now = datetime.now().isoformat(timespec="seconds")
-        owner.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": now}), encoding="utf-8")
+        with writable(run_dir):
+            write_whole(owner, json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": now}))
         yield
     finally:
         # The lock's file stays: whoever removes it may let two processes lock two different files of that name.
         owner.unlink(missing_ok=True)
         lock.release()
+
+
+@contextmanager
+def writable(run_dir: Path) -> Iterator[None]:
+    """Whatever the disk refuses within is a ConfigError that names the run directory."""
+    try:
+        yield
+    except OSError as error:
+        if not error.errno:  # filelock's Timeout is one, too
+            raise
+        raise ConfigError(
+            f"`hydra.run.dir`: {run_dir} cannot be written: {error.strerror}. Make room or give another directory."
+        ) from error
 
 
 def is_locked(run_dir: Path) -> bool:
@@ -143,8 +161,19 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 def save_config(run_dir: Path, values: Mapping[str, Any]) -> None:
     """Plain YAML, every interpolation resolved: what is read back is data, whatever it looks like."""
-    text = yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True, width=10**6)
-    (run_dir / CONFIG).write_text(text, encoding="utf-8")
+    write_whole(run_dir / CONFIG, yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True, width=10**6))
+
+
+def save_overrides(run_dir: Path, overrides: Sequence[str]) -> None:
+    write_whole(run_dir / OVERRIDES, yaml.safe_dump(list(overrides), allow_unicode=True))
+
+
+def save_finished(run_dir: Path, step: int) -> None:
+    """Marks the run as one that has nothing left to do. A disk that refuses is only warned of: the run is done."""
+    try:
+        write_whole(run_dir / FINISHED, json.dumps({"step": step}) + "\n")
+    except OSError as error:
+        warn(f"{run_dir / FINISHED} cannot be written ({error.strerror}); the run is done, and all of it is saved")
 
 
 def read_config(run_dir: Path) -> dict[str, Any]:
@@ -213,6 +242,7 @@ def _last_change(run_dir: Path) -> float:
 def discard_if_unused(run_dir: Path) -> None:
     """Removes the directory of a run that was refused before its first step, and folders left empty by that."""
     ours = {CONFIG, OVERRIDES, ENVIRONMENT, LOCK, OWNER, METRICS, SAMPLES, CHECKPOINTS}
+    ours |= {f".{name}.tmp" for name in ours}
     if {path.name for path in run_dir.iterdir()} - ours:
         return
     for path in (run_dir / METRICS, run_dir / SAMPLES):

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from pggrpo_cli.checkpoint import Checkpoint, clean_leftovers, newest_step_folder, purge, save_checkpoint
 from pggrpo_cli.config import CheckpointSettings
-from pggrpo_cli.errors import CheckpointError, ConfigError
+from pggrpo_cli.errors import CheckpointError, ConfigError, DivergedError
 from pggrpo_cli.optimizer_state import load_optimizer_state, optimizer_state
 from pggrpo_cli.policy import Policy
 from pggrpo_cli.progress import Progress
@@ -67,6 +67,12 @@ class Saver:
             )
 
     def save(self, progress: Progress) -> Path:
+        """Raises DivergedError if the weights are not finite: such a checkpoint would only push a good one out."""
+        if not all(bool(torch.isfinite(parameter).all()) for parameter in self.policy.module.parameters()):
+            raise DivergedError(
+                f"`optimizer.lr`: the weights after step {progress.step} are not finite; they are not saved. Try a smaller "
+                "optimizer.lr or trainer.max_grad_norm."
+            )
         tensors, groups = optimizer_state(self.updater.optimizer, self.policy.module.named_parameters())
         path = save_checkpoint(
             self.folder,
@@ -77,7 +83,8 @@ class Saver:
             progress={**asdict(progress), "optimizer": groups},
         )
         best = progress.best.get("step")
-        purge(self.folder, self.settings.keep_last, None if best is None else int(best))
+        if self.updater.going_well:  # else these weights may be the ruined ones, and those before them the last good
+            purge(self.folder, self.settings.keep_last, None if best is None else int(best))
         return path
 
     def restore(self, checkpoint: Checkpoint) -> dict[str, object]:
@@ -98,7 +105,8 @@ class Saver:
         if checkpoint.path == newest_step_folder(self.folder):
             # The run may have been killed between saving this one and deleting what it made superfluous.
             clean_leftovers(self.folder)
-            purge(self.folder, self.settings.keep_last, int(best["step"]) if best else None)
+            if self.updater.going_well:
+                purge(self.folder, self.settings.keep_last, int(best["step"]) if best else None)
         if best and not (self.folder / f"step-{int(best['step']):06d}").exists():
             progress["best"] = {}  # of the run that this one started from: its checkpoint is not ours to keep
         return progress

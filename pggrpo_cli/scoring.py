@@ -71,7 +71,7 @@ class Scorer:
                 scores = reward.score(samples)
             except PggrpoError:
                 raise
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise UserCodeError(
                     f"`reward.{name}`: raised {type(error).__name__}: {error}. Its traceback stands above."
                 ) from error

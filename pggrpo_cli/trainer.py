@@ -6,7 +6,7 @@ import hashlib
 import random
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from pggrpo_cli.batching import Minibatch, split_into_minibatches
 from pggrpo_cli.config import TrainerSettings
 from pggrpo_cli.errors import CheckpointError, StoppedEarly, TimeIsUp
 from pggrpo_cli.evaluation import Evaluation
-from pggrpo_cli.interruption import Interruption
+from pggrpo_cli.interruption import Abandoned, Interruption
 from pggrpo_cli.loggers import Loggers
 from pggrpo_cli.memory import peak_memory_gb
 from pggrpo_cli.metrics import Metric, merge, values
@@ -38,6 +38,7 @@ from pggrpo_cli.update import Updater
 
 SIGNAL, TIME_IS_UP = "a signal asked to stop", "trainer.max_minutes are over"
 """Reasons to stop that leave a run to be resumed."""
+DONE = "done"
 
 
 @dataclass(kw_only=True)
@@ -64,14 +65,20 @@ class Trainer:
     progress: Progress
 
     def run(self) -> dict[str, float]:
-        """Trains to the end or to target_reward; the last known metrics. Raises StoppedEarly on a signal or when
-        max_minutes, counted from here, are over; then everything is saved."""
-        last: dict[str, float] = {}
+        """Trains to the end or to target_reward; the last known metrics. Raises StoppedEarly on a signal (a rollout is
+        abandoned, an update finished) or when max_minutes, counted from here, are over; then everything is saved."""
+        last = self._last_known()
+        if self._target_was_met():
+            return last
         started = time.monotonic()
         before = self.progress.seconds
         self.interruption.on_first = self._say_stopping
         if self.evaluation is not None and not self.progress.evaluated:
-            last = self._evaluate(0)
+            try:
+                last = self._evaluate(0)
+            except Abandoned:
+                self.saver.save(self.progress)
+                raise StoppedEarly("stopped before the first step; everything is saved.") from None
             self._record(0, last)
             self._warn_of_unknown_best(last, "eval/")
             self.progress.evaluated = True
@@ -80,13 +87,23 @@ class Trainer:
                 raise StoppedEarly("stopped before the first step; everything is saved.")
         while self.progress.step < self.settings.max_steps:
             step = self.progress.step + 1
-            metrics = self._step(step)
+            try:
+                metrics = self._step(step)
+            except Abandoned:
+                self.progress.seconds = before + time.monotonic() - started
+                self.saver.save(self.progress)
+                raise StoppedEarly(
+                    f"stopped in the rollout of step {step} of {self.settings.max_steps}, which will be done again; "
+                    f"everything before it is saved."
+                ) from None
             last |= metrics
             self.progress.step = step
             session = time.monotonic() - started
             self.progress.seconds = before + session
             reason = self._reason_to_stop(step, metrics, session)
             self._record(step, metrics)
+            if reason is not None and reason not in (DONE, SIGNAL, TIME_IS_UP):
+                self.progress.target_met = self._reward(metrics)
             self._save_if_due(metrics, final=reason is not None)
             if step == 1:
                 self._warn_of_unknown_best(metrics, "")
@@ -97,6 +114,21 @@ class Trainer:
                 self.loggers.message(reason)
                 break
         return last
+
+    def _last_known(self) -> dict[str, float]:
+        """The newest value of every metric of a run that goes on."""
+        known: dict[str, float] = {}
+        for _, metrics in self.recorder.history():
+            known |= {name: value for name, value in metrics.items() if value is not None}
+        return known
+
+    def _target_was_met(self) -> bool:
+        """Whether this run had ended, and was killed before it could say so."""
+        target, met = self.settings.target_reward, self.progress.target_met
+        return target is not None and met is not None and met >= target
+
+    def _reward(self, metrics: dict[str, float]) -> float | None:
+        return metrics.get("eval/reward") if self.evaluation is not None else metrics.get("reward")
 
     def _save_if_due(self, metrics: dict[str, float], *, final: bool) -> None:
         """A checkpoint that cannot be written ends the run only if it is the last one: the next may find room."""
@@ -117,7 +149,13 @@ class Trainer:
         started = time.monotonic()
         self._seed_everything(step)
         times: dict[str, float] = {}
-        kept, scored = self._rollout(step, times)
+        consumed = self.progress.prompts_consumed
+        try:
+            with self.interruption.abandonable():
+                kept, scored = self._rollout(step, times)
+        except Abandoned:
+            self.progress.prompts_consumed = consumed
+            raise
         parts: list[dict[str, Metric]] = [rollout_metrics(scored)]
         with self._phase("update", times):
             groups = train_groups(kept, self.loss, self.pairing, mask_truncated=self.settings.mask_truncated)
@@ -184,7 +222,9 @@ class Trainer:
     def _evaluate(self, step: int) -> dict[str, float]:
         assert self.evaluation is not None
         times: dict[str, float] = {}
-        with self._phase("evaluation", times):
+        # One within a step comes after the update, and is finished like it.
+        abandonable = self.interruption.abandonable() if step == 0 else nullcontext()
+        with self._phase("evaluation", times), abandonable:
             metrics, scored = self.evaluation.run(self.policy, step)
         self.recorder.samples(step, scored, held_out=True)
         return metrics | times
@@ -192,10 +232,10 @@ class Trainer:
     def _reason_to_stop(self, step: int, metrics: dict[str, float], session_seconds: float) -> str | None:
         """Why this step is the last one; None to go on."""
         if step == self.settings.max_steps:
-            return "done"
+            return DONE
         if self.interruption.signal is not None:
             return SIGNAL
-        reward = metrics.get("eval/reward") if self.evaluation is not None else metrics.get("reward")
+        reward = self._reward(metrics)
         target = self.settings.target_reward
         if target is not None and reward is not None and reward >= target:
             return f"trainer.target_reward reached: {reward:.3f} ≥ {target}"
@@ -214,7 +254,7 @@ class Trainer:
             )
 
     def _say_stopping(self) -> None:
-        self.loggers.message("stopping after this step; the same signal again ends at once")
+        self.loggers.message("stopping at the next safe place; the same signal again ends at once")
 
     def _record(self, step: int, metrics: dict[str, float]) -> None:
         self.recorder.metrics(step, metrics)

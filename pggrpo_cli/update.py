@@ -108,7 +108,7 @@ class Updater:
             release(self._policy.device)
             budget = largest_cost(mini) // 2
             smaller = resplit(mini, budget) if budget else mini
-            if len(smaller.micro_batches) == len(mini.micro_batches):
+            if largest_cost(smaller) >= largest_cost(mini):
                 raise OutOfMemory(
                     f"`trainer.micro_batch_tokens`: memory ran out in the update with micro-batches of {2 * budget} tokens, "
                     f"and they cannot be split further ({said}). A smaller sampler.max_new_tokens or data.max_prompt_tokens, "
@@ -117,6 +117,11 @@ class Updater:
             self._retries += 1
             self._budget = budget
             warn(f"memory ran out in the update; the same step again with trainer.micro_batch_tokens={budget}")
+
+    @property
+    def going_well(self) -> bool:
+        """Whether the last update was applied."""
+        return self._bad_in_a_row == 0
 
     def state(self) -> StateDict:
         return {
@@ -212,7 +217,7 @@ class Updater:
         rate = float(self.optimizer.param_groups[0]["lr"])
         good = math.isfinite(loss) and math.isfinite(norm)
         if good:
-            self.optimizer.step()
+            self._optimizer_step()
             self.scheduler.step()
             self._bad_in_a_row = 0
         else:
@@ -223,8 +228,8 @@ class Updater:
         if self._bad_in_a_row >= self._settings.max_bad_updates:
             raise DivergedError(
                 f"`trainer.max_bad_updates`: {self._bad_in_a_row} updates in a row had a loss of {loss} and a gradient "
-                f"norm of {norm}; none of them was applied. The last checkpoint is from before. Try a smaller "
-                "optimizer.lr, a smaller trainer.max_grad_norm, or model.compute_dtype=float32."
+                f"norm of {norm}; none of them was applied. Try a smaller optimizer.lr, "
+                "a smaller trainer.max_grad_norm, or model.compute_dtype=float32."
             )
         applied = {"loss": mean(loss, 1), "grad_norm": mean(norm, 1)} if good else {}
         return {
@@ -233,6 +238,19 @@ class Updater:
             "updates/skipped": total(0.0 if good else 1.0),
             "time/optimizer": total(time.monotonic() - started),
         }
+
+    def _optimizer_step(self) -> None:
+        """Not to be tried again if memory runs out in the middle: some of the weights have moved already."""
+        try:
+            self.optimizer.step()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise OutOfMemory(
+                f"`optimizer`: memory ran out in its step ({first_line(error)}): beside weights and gradients it keeps "
+                "tensors of the same size. An optimizer that keeps fewer (optimizer=sgd), model.weight_dtype=bfloat16, or "
+                "a machine with more memory would help."
+            ) from error
 
 
 def _by_row(micro: MicroBatch, flat: torch.Tensor) -> PerRow:

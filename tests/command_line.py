@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -76,13 +77,20 @@ class PretendedTraining:
         self.error: Exception | None = None
         self.finishes = True
         self.reward = 0.5
+        self.said: list[str] = []
+        self.signal: int | None = None
+        """What comes in the last step."""
 
-    def run_training(self, config: Any, run_dir: Path, resume_from: Path | None, interruption: Any) -> dict[str, float]:
+    def run_training(
+        self, config: Any, run_dir: Path, resume_from: Path | None, interruption: Any, begin: Callable[[str], list[str]]
+    ) -> dict[str, float]:
         self.calls.append((config, run_dir, resume_from))
         if self.error is not None:
             raise self.error
+        self.said = begin("float32 on cpu")
         (run_dir / "metrics.jsonl").write_text('{"step": 1}\n')
         make_checkpoint(run_dir)
+        interruption.signal = self.signal
         if self.finishes:
             (run_dir / "finished.json").write_text(json.dumps({"step": config.trainer.max_steps}))
         return {"reward": 0.1, "eval/reward": self.reward}

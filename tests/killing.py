@@ -24,6 +24,9 @@ from tests.command_line import environment
 
 POINTS = {
     "configuration": "pggrpo_cli.run_directory:save_config",
+    "overrides": "pggrpo_cli.run_directory:save_overrides",
+    "environment": "pggrpo_cli.environment:describe_environment",
+    "finished": "pggrpo_cli.assemble:save_finished",
     "evaluation": "pggrpo_cli.evaluation:Evaluation.run",
     "rollout": "pggrpo_cli.sampler.native:OpenNative.sample",
     "offline rollout": "pggrpo_cli.sampler.offline:OpenOffline.sample",
@@ -45,6 +48,7 @@ POINTS = {
     "manifest": "pggrpo_cli.checkpoint:write_manifest",
     "commit": "pggrpo_cli.checkpoint:_commit",
     "rename": "os:rename",
+    "replacement": "os:replace",
     "purge": "pggrpo_cli.saving:purge",
     "deletion": "pggrpo_cli.checkpoint:_discard",
     "removal": "pggrpo_cli.checkpoint:_remove",
@@ -153,8 +157,14 @@ def _watch(kill_at: int | None, number: int, times: int) -> list[str]:
         if len(events) == kill_at:
             if last_words is not None and number == signal.SIGKILL:
                 last_words()
+            abandoned: BaseException | None = None
             for _ in range(times):
-                os.kill(os.getpid(), number)
+                try:
+                    os.kill(os.getpid(), number)
+                except BaseException as error:  # what the first signal raises must not keep the second one back
+                    abandoned = error
+            if abandoned is not None:
+                raise abandoned
 
     for name, target in POINTS.items():
         module, _, path = target.partition(":")

@@ -166,13 +166,23 @@ def forget_scheduler(checkpoint: Checkpoint) -> Checkpoint:
     return replace(checkpoint, component_states={**checkpoint.component_states, "updater": updater})
 
 
+def forget_key(component: str, key: str, value: object) -> Forget:
+    def forget(checkpoint: Checkpoint) -> Checkpoint:
+        states = checkpoint.component_states
+        assert key in states[component]
+        return replace(checkpoint, component_states={**states, component: {**states[component], key: value}})
+
+    return forget
+
+
 FORGETFUL: dict[str, Forget] = {
     "nothing": lambda checkpoint: checkpoint,
     "first moments": forget_optimizer("exp_avg"),
     "second moments": forget_optimizer("exp_avg_sq"),
     "the optimizer's steps": forget_optimizer("/step"),
     "the scheduler": forget_scheduler,
-    "how long the files were": forget_component("recorder"),
+    "how long metrics.jsonl was": forget_key("recorder", "metrics", 0),
+    "how long samples.jsonl was": forget_key("recorder", "samples", 0),
     "which prompts were consumed": forget_progress("prompts_consumed", 0),
     "how many tokens": forget_progress("num_tokens", 0),
     "which step": forget_progress("step", 1),
@@ -218,3 +228,53 @@ def test_a_checkpoint_that_forgets_anything_is_noticed(
     except KeyError:
         found = None
     assert (found == expected) == (forgotten == "nothing")
+
+
+NOTICED_ELSEWHERE = {
+    "progress.optimizer": "test_optimizer_state.py",
+    "progress.origin": "test_origin.py",
+    "progress.seconds": "of the display alone",
+    "progress.target_met": "test_killed.py::test_a_run_that_had_met_its_target",
+    "updater.bad_in_a_row": "test_what_only_a_bad_run_has",
+    "updater.micro_batch_tokens": "test_what_only_a_bad_run_has",
+    "sampler.max_rows": "test_what_only_a_bad_run_has",
+    "evaluation.max_rows": "test_what_only_a_bad_run_has",
+    "recorder.unwritten_metrics": "test_recorder.py",
+    "reference.identity": "test_origin.py",
+}
+NOTICED_HERE = {
+    "progress.step", "progress.prompts_consumed", "progress.num_tokens", "progress.best", "progress.evaluated",
+    "recorder.metrics", "recorder.samples", "updater.scheduler",
+}  # fmt: skip
+OFFLINE_REFERENCE = {"reference.temperature", "reference.keys", "reference.lengths", "reference.logprobs"}
+
+
+def test_nothing_is_saved_that_no_test_would_miss(half_a_run: tuple[dict[str, Any], Path], tmp_path: Path) -> None:
+    """A new key of a checkpoint fails here until a test notices when it is forgotten."""
+    run_training(config(["loss=dpo", *offline(tmp_path)], 1), tmp_path, None, Interruption())
+    saved: set[str] = set()
+    for run in (half_a_run[1], tmp_path):
+        checkpoint = load_checkpoint(find_checkpoint(run))
+        saved |= {f"progress.{key}" for key in checkpoint.progress}
+        saved |= {f"{name}.{key}" for name, state in checkpoint.component_states.items() for key in state}
+    assert saved == NOTICED_HERE | NOTICED_ELSEWHERE.keys() | OFFLINE_REFERENCE
+
+
+def test_what_only_a_bad_run_has(half_a_run: tuple[dict[str, Any], Path], tmp_path: Path) -> None:
+    """How many updates in a row were bad, and what memory has allowed, are taken over from a checkpoint."""
+    half = half_a_run[1]
+    checkpoint = load_checkpoint(find_checkpoint(half))
+    seen: dict[str, Any] = {}
+    states = checkpoint.component_states
+    states["updater"] |= {"bad_in_a_row": 2, "micro_batch_tokens": 77}
+    states["sampler"]["max_rows"], states["evaluation"]["max_rows"] = 5, 6
+    run = tmp_path / "run"
+    shutil.copytree(half, run)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pggrpo_cli.assemble.load_checkpoint", lambda path: checkpoint)
+        patch.setattr("pggrpo_cli.trainer.Trainer.run", lambda trainer: seen.update(trainer=trainer) or {})
+        run_training(config(MUTATED, 4), run, find_checkpoint(run), Interruption())
+    trainer = seen["trainer"]
+    assert trainer.updater.state() == states["updater"]
+    assert not trainer.updater.going_well
+    assert (trainer.sampler.state(), trainer.evaluation.sampler.state()) == ({"max_rows": 5}, {"max_rows": 6})

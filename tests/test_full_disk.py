@@ -3,6 +3,7 @@ nothing is lost by it."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -150,3 +151,65 @@ def test_a_disk_that_is_read_only(small_disk: Path, tmp_path: Path) -> None:
     assert "hydra.run.dir" in refused.stderr
     assert "Traceback" not in refused.stderr
     assert os.listdir(small_disk) == []
+
+
+def fill(disk: Path) -> Path:
+    file = disk / "other"
+    with open(file, "wb", buffering=0) as stream, contextlib.suppress(OSError):
+        while stream.write(b"x" * 4096):
+            pass
+    return file
+
+
+@pytest.mark.slow
+@pytest.mark.fault("T6")
+def test_a_disk_that_is_full_from_the_start_or_at_a_resume(small_disk: Path, tmp_path: Path) -> None:
+    file = fill(small_disk)
+    refused = run(COMMAND, tmp_path)
+    assert refused.returncode == 2, refused.stderr
+    assert "`hydra.run.dir`: disk/run cannot be written: No space left on device" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    file.unlink()
+    assert not list(small_disk.iterdir()) or os.listdir(small_disk) == ["run"]
+    subprocess.run(["mount", "-o", "remount,size=50m", str(small_disk)], check=True)
+    assert run([*COMMAND, "resume.from=auto"], tmp_path).returncode == 0
+    fill(small_disk)
+    before = {path: path.read_bytes() for path in (small_disk / "run").rglob("*.json*") if path.name != ".owner.json"}
+    refused = run(["resume", "disk/run", "trainer.max_steps=5"], tmp_path)
+    assert refused.returncode == 2, refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.fault("T6")
+def test_a_disk_that_is_full_after_the_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run is done: that only its mark cannot be written is a warning, and no half a mark is left."""
+
+    def full(file: Path, text: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pggrpo_cli.run_directory.write_whole", full)
+    run_training(config(LINE, 1), tmp_path, None, Interruption())
+    assert "finished.json cannot be written (No space left on device)" in capsys.readouterr().err
+    assert not (tmp_path / "finished.json").exists()
+
+
+@pytest.mark.fault("T7")
+def test_a_run_directory_that_vanishes(tmp_path: Path) -> None:
+    """Somebody deletes it: the run says so instead of building up an empty one."""
+    (tmp_path / "mine.py").write_text(
+        "import shutil\n"
+        "calls = []\n"
+        "def vanishes(completions):\n"
+        "    calls.append(1)\n"
+        "    if len(calls) == 4: shutil.rmtree('disk')\n"
+        "    return [float(len(text)) for text in completions]\n"
+    )
+    reward = ["reward=python", "reward.python.path=mine.py", "reward.python.name=vanishes", "evaluation.every=null"]
+    ended = run([*COMMAND, *reward, "trainer.max_steps=6", "checkpoint.every=5", "data.eval_size=0"], tmp_path)
+    assert ended.returncode == 4, ended.stderr
+    assert "metrics.jsonl was deleted while the run wrote to it" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not (tmp_path / "disk" / "run" / "checkpoints").exists()

@@ -81,13 +81,20 @@ def test_at_every_point(killer: Killer, tmp_path: Path, record_property: Record)
         for place in {times[0], times[len(times) // 2], times[-1]}
     )
     assert len(places) > 100
+    kills: list[int] = []
 
     def equal(killer: Killer, place: int) -> bool:
         killed = folder(tmp_path, str(place))
         assert killer.run(command, killed, place).code == KILLED
+        kills.append(place)
         if place % 5 == 0:  # and once more, soon after it went on
-            assert killer.run(command, killed, 7).code in (KILLED, 0)
-        completed(killer, command, killed)
+            again = killer.run(command, killed, 7).code
+            assert again in (KILLED, 0)
+            kills.extend([place] * (again == KILLED))
+        ended = killer.run(["resume", "run"], killed) if place % 2 else None
+        if ended is None or ended.code == 4:  # before the first checkpoint
+            ended = completed(killer, command, killed)
+        assert ended.code == 0, ended.output
         found = fingerprint(killed / "run", STEPS)
         shutil.rmtree(killed)
         return found == expected
@@ -98,7 +105,7 @@ def test_at_every_point(killer: Killer, tmp_path: Path, record_property: Record)
             for half, part in ((killer, places[::2]), (other, places[1::2]))
         ]
         results = [result for half in halves for result in half.result()]
-    record_property("kills", len(places) + sum(place % 5 == 0 for place in places))
+    record_property("kills", len(kills))
     assert [f"{place}: {events[place - 1]}" for place, same in results if not same] == []
 
 
@@ -199,6 +206,26 @@ def test_thirty_random_kills(killer: Killer, tmp_path: Path, record_property: Re
     record_property("kills", kills)
     assert kills == 30
     assert fingerprint(killed / "run", 20) == fingerprint(whole / "run", 20)
+
+
+@pytest.mark.fault("T1")
+def test_a_run_that_had_met_its_target(killer: Killer, tmp_path: Path, record_property: Record) -> None:
+    """Killed between its last checkpoint and the mark that it is finished: nothing is left to train."""
+    command = [
+        *ONLINE,
+        "trainer.max_steps=9",
+        "trainer.target_reward=-1e9",
+        "evaluation.every=null",
+        "data.eval_size=0",
+    ]
+    whole, killed = folder(tmp_path, "whole"), folder(tmp_path, "killed")
+    events = completed(killer, command, whole).events
+    for go_on in (command, ["resume", "run"]):
+        assert killer.run(command, killed, events.index("before finished") + 1).code == KILLED
+        assert completed(killer, go_on, killed).code == 0
+        assert fingerprint(killed / "run", 1) == fingerprint(whole / "run", 1)
+        shutil.rmtree(killed / "run")
+    record_property("kills", 2)
 
 
 @pytest.mark.fault("T4")

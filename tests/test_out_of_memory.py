@@ -7,14 +7,16 @@ from typing import Any
 import pytest
 import torch
 
-from pggrpo_cli.batching import Minibatch
+from pggrpo_cli.batching import Minibatch, split_into_minibatches
 from pggrpo_cli.errors import OutOfMemory
 from pggrpo_cli.metrics import values
 from pggrpo_cli.out_of_memory import is_out_of_memory
 from pggrpo_cli.policy import Policy
+from pggrpo_cli.sampler.hf_generate import HfGenerate, OpenHfGenerate
 from pggrpo_cli.sampler.native import Native
 from pggrpo_cli.types import DrawKey, RunContext
 from tests.conftest import random_prompts, tiny_policy
+from tests.test_batching import group
 from tests.test_update import LOSSES, minibatches, updater
 
 pytestmark = pytest.mark.fault("T18")
@@ -23,7 +25,13 @@ CPU_WORDS = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: 
 
 
 def test_what_running_out_of_memory_looks_like() -> None:
-    for error in (MemoryError(), torch.OutOfMemoryError("CUDA out of memory."), RuntimeError(CPU_WORDS)):
+    for error in (
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError(CPU_WORDS),
+        RuntimeError("std::bad_alloc"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ):
         assert is_out_of_memory(error)
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 60)
@@ -141,3 +149,56 @@ def test_the_rollout_goes_on_with_fewer_rows(
     monkeypatch.setattr(decoding._Batch, "feed", lambda batch: limited(batch) or (_ for _ in ()).throw(MemoryError()))
     with sampler.open(context) as working, pytest.raises(OutOfMemory, match="single group of 3"):
         completions(working)
+
+
+def test_pieces_of_uneven_size_are_split_on_while_the_largest_shrinks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """[100, 10] tokens become [60, 50]: as many as before, and smaller."""
+    rows = [group(index, [length], prompt=5) for index, length in enumerate((55, 35, 5))]
+    (mini,) = split_into_minibatches(rows, 1, 100, torch.Generator())
+    assert [micro.packed.input_ids.shape[0] + len(micro.rows) for micro in mini.micro_batches] == [100, 10]
+    policy = tiny_policy()
+    sizes = scarce(policy, monkeypatch, 70)
+    metrics = values(updater(policy, LOSSES["dapo"]()).update([mini]))
+    assert metrics["memory/out_of_memory"] == 1
+    assert max(sizes) <= 60
+
+
+def test_memory_that_runs_out_in_the_optimizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some weights have moved by then: there is no second try, but words."""
+    policy = tiny_policy()
+    working = updater(policy, LOSSES["dapo"]())
+
+    def full() -> None:
+        raise RuntimeError(CPU_WORDS)
+
+    monkeypatch.setattr(working.optimizer, "step", full)
+    with pytest.raises(OutOfMemory, match="`optimizer`: memory ran out in its step"):
+        working.update(minibatches(LOSSES["dapo"](), 10_000))
+
+
+def test_generate_goes_on_with_fewer_completions_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy, prompts = tiny_policy(), random_prompts((4, 7))
+    sampler = HfGenerate(group_size=6, max_new_tokens=5, temperature=1.0, top_p=1.0, top_k=0, min_p=0.0, stop=[])
+    draws = DrawKey(seed=1, purpose="rollout", step=1)
+    expected = OpenHfGenerate(sampler).sample(policy, prompts, draws)
+    generate, sizes = policy.module.generate, []
+
+    def limited(**options: Any) -> Any:
+        rows = options["input_ids"].shape[0]
+        if rows > limit:
+            raise MemoryError
+        sizes.append(rows)
+        return generate(**options)
+
+    monkeypatch.setattr(policy.module, "generate", limited)
+    limit = 2
+    found = OpenHfGenerate(sampler).sample(policy, prompts, draws)
+    assert sizes == [2] * 6
+    for one, other in zip(found, expected, strict=True):
+        assert [r.completion_ids.tolist() for r in one.rollouts] == [r.completion_ids.tolist() for r in other.rollouts]
+    assert "with 2 completions at a time" in capsys.readouterr().err
+    limit = 0
+    with pytest.raises(OutOfMemory, match="a single completion"):
+        OpenHfGenerate(sampler).sample(policy, prompts, draws)

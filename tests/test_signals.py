@@ -26,7 +26,7 @@ LINE = [
     "train", "debug=fast", "hydra.run.dir=run", "trainer.max_steps=3", "evaluation.every=3",
     "trainer.preemption_signal=SIGUSR1", "reward=python", "reward.python.path=mine.py", "reward.python.name=slow",
 ]  # fmt: skip
-DRY_RUN, FIRST_EVALUATION, FIRST_STEP = 1, 2, 3
+DRY_RUN, FIRST_EVALUATION, FIRST_STEP, SECOND_STEP, LAST_EVALUATION = 1, 2, 3, 4, 6
 
 
 def start(folder: Path) -> subprocess.Popen[str]:
@@ -61,16 +61,19 @@ def test_before_there_is_anything_to_lose_it_ends_at_once(number: int, code: int
 
 @pytest.mark.parametrize(
     ("number", "during", "step"),
-    [(signal.SIGINT, FIRST_EVALUATION, 0), (signal.SIGTERM, FIRST_STEP, 1), (signal.SIGUSR1, FIRST_STEP, 1)],
+    [(signal.SIGINT, FIRST_EVALUATION, 0), (signal.SIGTERM, FIRST_STEP, 0), (signal.SIGUSR1, SECOND_STEP, 1)],
 )
 @pytest.mark.fault("T5")
 def test_the_first_signal_saves_and_says_how_to_go_on(number: int, during: int, step: int, tmp_path: Path) -> None:
     program = start(tmp_path)
     wait_for(lambda: calls(tmp_path) == during)
+    sent = time.monotonic()
     program.send_signal(number)
     out, err = program.communicate(timeout=60)
     assert program.returncode == 75, err
-    assert "stopping after this step" in out
+    assert "in the rollout of step" in err or during == FIRST_EVALUATION
+    assert time.monotonic() - sent < 30
+    assert "stopping at the next safe place" in out
     assert (tmp_path / "run" / "checkpoints" / f"step-{step:06d}" / "manifest.json").exists()
     assert not (tmp_path / "run" / "checkpoints" / f"step-{step + 1:06d}").exists()
     command = err.strip().rpartition("Go on with: pggrpo ")[2]
@@ -86,7 +89,7 @@ def test_the_first_signal_saves_and_says_how_to_go_on(number: int, during: int, 
 @pytest.mark.fault("T5")
 def test_the_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     program = start(tmp_path)
-    wait_for(lambda: calls(tmp_path) == FIRST_EVALUATION)
+    wait_for(lambda: calls(tmp_path) == LAST_EVALUATION)  # which, after an update, is finished
     program.send_signal(signal.SIGINT)
     time.sleep(0.1)
     program.send_signal(signal.SIGINT)

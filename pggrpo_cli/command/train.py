@@ -8,11 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from pggrpo_cli import run_directory as runs
 from pggrpo_cli.config import TrainConfig, as_dict
-from pggrpo_cli.errors import CheckpointError, ConfigError, PggrpoError, RunLockedError, UsageError
+from pggrpo_cli.errors import CheckpointError, ConfigError, PggrpoError, RunLockedError, StoppedEarly, UsageError
 from pggrpo_cli.interruption import interruptible
 from pggrpo_cli.metrics import objective
 
@@ -66,20 +64,32 @@ def train(
 
 
 def run_in(config: TrainConfig, run_dir: Path, resume_from: Path | None, overrides: Sequence[str]) -> float | None:
-    """Trains in `run_dir`, locked meanwhile, with config.yaml, overrides.yaml and environment.json written first."""
+    """Trains in `run_dir`, locked meanwhile. config.yaml, overrides.yaml and environment.json are written before the
+    first step, once nothing is left that could be refused: a refused resume leaves the run as it was."""
     with interruptible(config.trainer.preemption_signal) as interruption, runs.locked(run_dir):
         with _saying("loading torch …"):
             from pggrpo_cli.assemble import find_checkpoint, run_training
             from pggrpo_cli.environment import save_environment
         checkpoint = None if resume_from is None else find_checkpoint(resume_from)
-        (run_dir / runs.FINISHED).unlink(missing_ok=True)
-        runs.save_config(run_dir, as_dict(config))
-        save_environment(run_dir / runs.ENVIRONMENT)
         if resume_from != run_dir:
             runs.start_anew(run_dir)
-            text = yaml.safe_dump(list(overrides), allow_unicode=True)
-            (run_dir / runs.OVERRIDES).write_text(text, encoding="utf-8")
-        return objective(run_training(config, run_dir, checkpoint, interruption))
+
+        def begin(computes: str) -> list[str]:
+            """Everything is accepted: from here on the directory says what runs in it. Returns what is to be said."""
+            with runs.writable(run_dir):
+                (run_dir / runs.FINISHED).unlink(missing_ok=True)
+                runs.save_config(run_dir, as_dict(config))
+                if resume_from != run_dir:
+                    runs.save_overrides(run_dir, overrides)
+                changes = save_environment(run_dir / runs.ENVIRONMENT, computes)
+            if not changes:
+                return []
+            return [f"not the environment of the last session ({'; '.join(changes)}): the same run, but not to the bit"]
+
+        result = objective(run_training(config, run_dir, checkpoint, interruption, begin))
+        if interruption.signal is not None and _is_job_of_a_sweep():
+            raise StoppedEarly("stopped after the last step of a job, which is done.")
+        return result
 
 
 @contextmanager
@@ -93,15 +103,21 @@ def _saying(words: str) -> Iterator[None]:
         print(" " * len(words), end="\r", file=sys.stderr, flush=True)
 
 
+def _is_job_of_a_sweep() -> bool:
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
 def _place_by_hydra(name: str) -> tuple[Path, Sequence[str], int]:
     """Run directory, overrides, and how many folders deep runs lie: outputs/<date>/<run>, a sweep's one deeper."""
     from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
 
     if not HydraConfig.initialized():
         return runs.new_run_dir(name), (), 2
     hydra = HydraConfig.get()
-    return Path(hydra.runtime.output_dir), list(hydra.overrides.task), 3 if hydra.mode == RunMode.MULTIRUN else 2
+    return Path(hydra.runtime.output_dir), list(hydra.overrides.task), 3 if _is_job_of_a_sweep() else 2
 
 
 def _where_to_start(config: TrainConfig, run_dir: Path, depth: int) -> tuple[Path, Path | None] | None:

@@ -10,11 +10,14 @@ from typing import Annotated, Any
 import torch
 
 from pggrpo_cli.draws import position_keys, row_key
+from pggrpo_cli.errors import OutOfMemory
+from pggrpo_cli.out_of_memory import first_line, is_out_of_memory, release
 from pggrpo_cli.policy import Policy
 from pggrpo_cli.ranges import Range
 from pggrpo_cli.selection import Selection
 from pggrpo_cli.stopping import StopRule
 from pggrpo_cli.types import DrawKey, Prompt, Rollout, RolloutGroup, RunContext
+from pggrpo_cli.warn import warn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,12 +63,31 @@ def generate_groups(
     stop_rule: StopRule,
     draws: DrawKey,
 ) -> list[RolloutGroup]:
-    """Samples `group_size` completions for each prompt with the module's own attention and cache."""
+    """Samples `group_size` completions for each prompt with the module's own attention and cache; fewer at a time while
+    memory runs out."""
     groups: list[RolloutGroup] = []
+    at_once = group_size
     with policy.sampling(), policy.plain_attention(), _own_generation_config(policy.module):
         for ordinal, prompt in enumerate(prompts):
             keys = torch.tensor([row_key(draws, ordinal, sample) for sample in range(group_size)], device=policy.device)
-            rollouts = _generate_one(policy, prompt, keys, selection, stop_rule)
+            rollouts: list[Rollout] = []
+            while len(rollouts) < group_size:
+                part = keys[len(rollouts) : len(rollouts) + at_once]
+                try:
+                    rollouts += _generate_one(policy, prompt, part, selection, stop_rule)
+                    continue
+                except (RuntimeError, MemoryError) as error:
+                    if not is_out_of_memory(error):
+                        raise
+                    said = first_line(error)
+                release(policy.device)
+                if at_once == 1:
+                    raise OutOfMemory(
+                        f"`sampler.max_new_tokens`: memory ran out in the rollout of a single completion ({said}). "
+                        "Lower it, or data.max_prompt_tokens."
+                    )
+                at_once = (at_once + 1) // 2
+                warn(f"memory ran out in the rollout; the same prompt again with {at_once} completions at a time")
             groups.append(RolloutGroup(prompt=prompt, rollouts=rollouts))
     return groups
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -143,6 +144,33 @@ def test_a_refused_resume_changes_nothing(
     assert main(["resume", "run", ALLOW, "trainer.max_steps=99"]) == 4
     assert (run / "config.yaml").read_text() == before
     assert (run / "finished.json").exists()
+
+
+@pytest.mark.fault("T8")
+def test_files_that_were_torn(run: Path, training: PretendedTraining) -> None:
+    """By whatever: a session that cannot be read back says nothing, and stops nobody."""
+    assert main(["resume", "run", ALLOW]) == 0
+    assert training.said == []
+    (run / "finished.json").unlink()
+    (run / "environment.json").write_text((run / "environment.json").read_text()[:40])
+    (run / ".config.yaml.tmp").write_text("half a conf")
+    assert main(["resume", "run", ALLOW, "trainer.max_steps=30"]) == 0
+    assert yaml.safe_load((run / "config.yaml").read_text())["trainer"]["max_steps"] == 30
+    assert json.loads((run / "environment.json").read_text())["threads"]["torch"] >= 1
+
+
+@pytest.mark.fault("T9")
+def test_another_environment_is_said(run: Path, training: PretendedTraining) -> None:
+    assert main(["resume", "run", ALLOW]) == 0
+    before = json.loads((run / "environment.json").read_text())
+    before["threads"]["torch"] += 1
+    before["versions"]["torch"] = "1.0"
+    (run / "environment.json").write_text(json.dumps(before))
+    assert main(["resume", "run", ALLOW, "trainer.max_steps=30"]) == 0
+    (said,) = training.said
+    assert f"threads {before['threads']['torch'] - 1}, before {before['threads']['torch']}" in said
+    assert "before 1.0" in said
+    assert "not to the bit" in said
 
 
 def test_text_that_looks_like_an_interpolation_is_text(run: Path, training: PretendedTraining) -> None:

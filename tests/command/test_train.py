@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -99,7 +100,9 @@ def test_a_run_refused_late_leaves_no_folder(train, training: PretendedTraining)
 def test_a_run_that_diverged_keeps_its_folder(
     train, training: PretendedTraining, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def diverge(config, run_dir: Path, resume_from: Path | None, interruption: object) -> dict[str, float]:
+    def diverge(
+        config, run_dir: Path, resume_from: Path | None, interruption: object, begin: object
+    ) -> dict[str, float]:
         (run_dir / "metrics.jsonl").write_text('{"step": 1}\n')
         raise DivergedError("NaN")
 
@@ -226,6 +229,35 @@ def test_a_signal_ends_a_sweep(train, training: PretendedTraining) -> None:
     training.error = StoppedEarly("stopped after step 1.")
     assert train("-m", "seed=1,2,3") == 75
     assert len(training.calls) == 1
+
+
+@pytest.mark.fault("T5")
+def test_a_signal_in_the_last_step_of_a_job_ends_the_sweep_too(
+    train, training: PretendedTraining, capsys: pytest.CaptureFixture[str]
+) -> None:
+    training.signal = signal.SIGTERM
+    assert train() == 0  # alone it is done, and nothing is left to stop
+    assert train("-m", "seed=1,2,3") == 75
+    assert len(training.calls) == 2
+    assert "which is done. The jobs after it were not started" in capsys.readouterr().err
+
+
+@pytest.mark.fault("T31")
+@pytest.mark.parametrize(
+    "word", ["name=${oc.env:JUDGE_API_KEY}", "name=run-canary-8d2f", "data.prompt_suffix=canary-8d2f"]
+)
+def test_a_secret_comes_into_no_file_and_no_message(
+    train, word: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("JUDGE_API_KEY", "canary-8d2f")
+    assert train(word, "hydra.run.dir=run") == 2
+    out, err = capfd.readouterr()
+    assert f"`{word.partition('=')[0]}`: holds the value of the environment variable JUDGE_API_KEY" in err
+    assert "canary" not in out + err
+    assert train("hydra.run.dir=run") == 0
+    written = [file for file in Path().rglob("*") if file.is_file()]
+    assert Path("run/environment.json") in written
+    assert [file for file in written if b"canary" in file.read_bytes()] == []
 
 
 def test_sweep_is_checked_before_its_first_job(train, training: PretendedTraining) -> None:

@@ -1,0 +1,41 @@
+"""Secrets that have come into a configuration, which is written to disk as it is."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+_NAMES = re.compile(r"(^|_)(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE)
+SHORTEST = 8
+"""Shorter values are no secrets, and stand in a configuration by chance."""
+
+
+def secret_problems(values: Mapping[str, Any]) -> Iterator[str]:
+    """A paragraph for each text that holds the value of an environment variable named like a secret. Never the value."""
+    secrets = {
+        value: name
+        for name, value in os.environ.items()
+        if _NAMES.search(name) and len(value) >= SHORTEST and not os.path.isabs(value)
+    }
+    if secrets:
+        for key, text in _texts(values, ""):
+            for value, name in secrets.items():
+                if value in text:
+                    yield (
+                        f"`{key}`: holds the value of the environment variable {name}, which looks like a secret, and the "
+                        f"configuration is written to disk. Give the variable's name where one is asked for, and keep it "
+                        "out of the configuration; if it is no secret, rename the variable."
+                    )
+
+
+def _texts(value: Any, path: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        for key, one in value.items():
+            yield from _texts(one, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list):
+        for index, one in enumerate(value):
+            yield from _texts(one, f"{path}[{index}]")
+    elif isinstance(value, str):
+        yield path, value
