@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -161,21 +161,9 @@ class _Build:
         sampler = self.stack.enter_context(self.sampler.open(self.context))
         updater = self._updater(policy, reference)
         recorder = self.stack.enter_context(Recorder(self.context.run_dir))
-        stateful: dict[str, Any] = {"updater": updater, "recorder": recorder}
-        stateful |= {} if reference is None else {"reference": reference}
-        stateful |= {"sampler": sampler} if isinstance(sampler, Stateful) else {}
-        if evaluation is not None and isinstance(evaluation.sampler, Stateful):
-            stateful["evaluation"] = evaluation.sampler
-        saver = Saver(
-            folder=self.context.run_dir / "checkpoints",
-            settings=config.checkpoint,
-            policy=policy,
-            updater=updater,
-            stateful=stateful,
-            keep_as_built=frozenset(
-                key.partition(".")[2] for key in config.resume.allow_changed if key.startswith("optimizer.")
-            ),
-        )
+        parts = {"updater": updater, "recorder": recorder, "reference": reference, "sampler": sampler}
+        parts["evaluation"] = None if evaluation is None else evaluation.sampler
+        saver = self._saver(policy, updater, parts)
         saver.foresee()
         progress = Progress() if checkpoint is None else Progress(**saver.restore(checkpoint))  # type: ignore[arg-type]
         progress.origin = progress.origin | origin
@@ -279,6 +267,19 @@ class _Build:
             from_data_set="max_new_tokens" not in self.config.sampler,
         )
         return Updater(policy, optimizer, scheduler, self.loss, reference, settings)
+
+    def _saver(self, policy: Policy, updater: Updater, parts: Mapping[str, object]) -> Saver:
+        """Of `parts`, those that have a state are saved with it."""
+        return Saver(
+            folder=self.context.run_dir / "checkpoints",
+            settings=self.config.checkpoint,
+            policy=policy,
+            updater=updater,
+            stateful={name: part for name, part in parts.items() if isinstance(part, Stateful)},
+            keep_as_built=frozenset(
+                key.partition(".")[2] for key in self.config.resume.allow_changed if key.startswith("optimizer.")
+            ),
+        )
 
     def _evaluation(self, policy: Policy) -> Evaluation | None:
         options = self.config.evaluation

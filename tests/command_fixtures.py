@@ -11,6 +11,10 @@ import pytest
 from tests.command_line import PretendedTraining, make_groups
 
 
+def pretended_environment(computes: str) -> dict[str, object]:
+    return {"argv": ["pggrpo"], "computes": computes, "threads": {"torch": 2}, "versions": {"torch": "2.0"}}
+
+
 @pytest.fixture
 def training(monkeypatch: pytest.MonkeyPatch) -> PretendedTraining:
     """Trains nothing; environment.json is described without asking git or torch."""
@@ -19,7 +23,7 @@ def training(monkeypatch: pytest.MonkeyPatch) -> PretendedTraining:
     module.run_training = pretended.run_training  # type: ignore[attr-defined]
     module.find_checkpoint = lambda path: path  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "pggrpo_cli.assemble", module)
-    monkeypatch.setattr("pggrpo_cli.environment.describe_environment", lambda: {"argv": ["pggrpo"]})
+    monkeypatch.setattr("pggrpo_cli.environment.describe_environment", pretended_environment)
     return pretended
 
 

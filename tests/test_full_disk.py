@@ -210,6 +210,6 @@ def test_a_run_directory_that_vanishes(tmp_path: Path) -> None:
     reward = ["reward=python", "reward.python.path=mine.py", "reward.python.name=vanishes", "evaluation.every=null"]
     ended = run([*COMMAND, *reward, "trainer.max_steps=6", "checkpoint.every=5", "data.eval_size=0"], tmp_path)
     assert ended.returncode == 4, ended.stderr
-    assert "metrics.jsonl was deleted while the run wrote to it" in ended.stderr
+    assert "was deleted while the run wrote to it" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert not (tmp_path / "disk" / "run" / "checkpoints").exists()

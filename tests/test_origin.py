@@ -160,8 +160,10 @@ def test_other_data_or_another_model_use_no_old_reference(tmp_path: Path) -> Non
         lines = [{"prompt": f"{a} + 1", "chosen": f"{a + 1}", "rejected": f"{word} {a}"} for a in range(8)]
         file.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
-    line = ["data=preference_jsonl", f"data.path={file}", "loss=dpo", "evaluation.every=null", "sampler.group_size=2",
-            "data.eval_size=0", "trainer.prompts_per_step=8", "optimizer.lr=1e-12"]  # fmt: skip
+    line = [
+        "data=preference_jsonl", f"data.path={file}", "data.eval_size=0", "loss=dpo", "reward=preference",
+        "evaluation.every=null", "sampler.group_size=2", "trainer.prompts_per_step=8", "optimizer.lr=1e-12",
+    ]  # fmt: skip
     write("no")
     run_training(config(line, 1), run, None, Interruption())
     write("not at all")

@@ -55,7 +55,8 @@ def resume(run: str | Path, overrides: Sequence[str] = ()) -> float | None:
         return None
     config = resumed_config(run_dir, values, overrides)
     steps, reached = config["trainer"]["max_steps"], runs.newest_step(run_dir)
-    if steps < reached or (steps == reached and step is not None):
+    only_the_mark_is_missing = step is None and steps == values["trainer"]["max_steps"]
+    if steps < reached or (steps == reached and not only_the_mark_is_missing):
         raise ConfigError(
             f"`trainer.max_steps`: {steps}, and the run is at step {reached} already; give more, such as "
             f"trainer.max_steps={reached + 10}."

@@ -64,23 +64,24 @@ def train(
 
 
 def run_in(config: TrainConfig, run_dir: Path, resume_from: Path | None, overrides: Sequence[str]) -> float | None:
-    """Trains in `run_dir`, locked meanwhile. config.yaml, overrides.yaml and environment.json are written before the
-    first step, once nothing is left that could be refused: a refused resume leaves the run as it was."""
+    """Trains in `run_dir`, locked meanwhile. What is there of a run that goes on is touched only once nothing is left that
+    could be refused: a refused resume leaves it as it was."""
     with interruptible(config.trainer.preemption_signal) as interruption, runs.locked(run_dir):
         with _saying("loading torch …"):
             from pggrpo_cli.assemble import find_checkpoint, run_training
             from pggrpo_cli.environment import save_environment
         checkpoint = None if resume_from is None else find_checkpoint(resume_from)
         if resume_from != run_dir:
-            runs.start_anew(run_dir)
+            with runs.writable(run_dir):
+                runs.start_anew(run_dir)
+                runs.save_config(run_dir, as_dict(config))
+                runs.save_overrides(run_dir, overrides)
 
         def begin(computes: str) -> list[str]:
             """Everything is accepted: from here on the directory says what runs in it. Returns what is to be said."""
             with runs.writable(run_dir):
                 (run_dir / runs.FINISHED).unlink(missing_ok=True)
                 runs.save_config(run_dir, as_dict(config))
-                if resume_from != run_dir:
-                    runs.save_overrides(run_dir, overrides)
                 changes = save_environment(run_dir / runs.ENVIRONMENT, computes)
             if not changes:
                 return []

@@ -89,7 +89,7 @@ def test_targets_read_back(
 @pytest.mark.fault("T30")
 def test_a_target_below_ours_that_is_no_component(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     values = yaml.safe_load((run / "config.yaml").read_text())
-    values["loss"] = {"_target_": "pggrpo_cli.environment.save_environment", "file": "x"}
+    values["loss"] = {"_target_": "pggrpo_cli.environment.save_environment", "file": "x", "computes": "y"}
     (run / "config.yaml").write_text(yaml.safe_dump(values))
     assert main(["resume", "run", ALLOW]) == 2
     assert "loss._target_" in capsys.readouterr().err
@@ -127,6 +127,7 @@ def test_only_what_our_configurations_name_is_ours(run: Path, target: str, capsy
 
 def test_fewer_steps_than_are_done(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (run / "config.yaml").read_text()
+    assert before.count("max_steps: 24") == 1
     assert main(["resume", "run", ALLOW, "trainer.max_steps=1"]) == 2
     assert "`trainer.max_steps`: 1, and the run is at step 1 already" in capsys.readouterr().err
     assert (run / "config.yaml").read_text() == before
@@ -151,7 +152,6 @@ def test_files_that_were_torn(run: Path, training: PretendedTraining) -> None:
     """By whatever: a session that cannot be read back says nothing, and stops nobody."""
     assert main(["resume", "run", ALLOW]) == 0
     assert training.said == []
-    (run / "finished.json").unlink()
     (run / "environment.json").write_text((run / "environment.json").read_text()[:40])
     (run / ".config.yaml.tmp").write_text("half a conf")
     assert main(["resume", "run", ALLOW, "trainer.max_steps=30"]) == 0

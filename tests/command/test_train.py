@@ -19,6 +19,7 @@ from pggrpo_cli.command import train as command
 from pggrpo_cli.errors import CheckpointError, ConfigError, DivergedError, RunLockedError, StoppedEarly, TimeIsUp
 from pggrpo_cli.hydra_start import compose
 from pggrpo_cli.metrics import objective
+from tests.command_fixtures import pretended_environment
 from tests.command_line import PretendedTraining, make_checkpoint
 
 BASE = ["model=tiny", "logger=mine"]
@@ -49,7 +50,7 @@ def test_a_run(train, training: PretendedTraining) -> None:
     assert saved["resume"] == {"from": None, "allow_changed": []}
     assert "hydra" not in saved
     assert yaml.safe_load((run_dir / "overrides.yaml").read_text()) == [*BASE, "trainer.max_steps=3", "seed=5"]
-    assert json.loads((run_dir / "environment.json").read_text()) == {"argv": ["pggrpo"]}
+    assert json.loads((run_dir / "environment.json").read_text()) == pretended_environment("float32 on cpu")
     names = {path.name for path in run_dir.iterdir()} - {".lock"}
     assert names == {
         "config.yaml",
@@ -156,9 +157,9 @@ def test_sweep_goes_on_after_a_failure(
     errors = {2: DivergedError("NaN in seed 2"), 3: RuntimeError("bug in seed 3")}
     whole = training.run_training
 
-    def fail(config, run_dir: Path, resume_from: Path | None, interruption: object) -> dict[str, float]:
+    def fail(config, run_dir: Path, resume_from: Path | None, interruption: object, begin: object) -> dict[str, float]:
         training.error = errors.get(config.seed)
-        return whole(config, run_dir, resume_from, interruption)
+        return whole(config, run_dir, resume_from, interruption, begin)
 
     monkeypatch.setattr(sys.modules["pggrpo_cli.assemble"], "run_training", fail)
     assert train("-m", "seed=1,2,3,4") == 3
@@ -178,7 +179,7 @@ def test_a_job_whose_time_is_up_does_not_end_a_sweep(train, training: PretendedT
 def test_a_run_whose_time_is_up_is_not_finished(
     train, training: PretendedTraining, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(config, run_dir: Path, resume_from: Path | None, interruption: object) -> dict[str, float]:
+    def stop(config, run_dir: Path, resume_from: Path | None, interruption: object, begin: object) -> dict[str, float]:
         make_checkpoint(run_dir)
         raise TimeIsUp("trainer.max_minutes are over.", {})
 
@@ -322,4 +323,5 @@ def test_earlier_environments_are_kept(train, training: PretendedTraining) -> No
     for _ in range(3):
         assert train("hydra.run.dir=run", "resume.from=auto") == 0
     found = json.loads(Path("run/environment.json").read_text())
-    assert found == {"argv": ["pggrpo"], "earlier": [{"argv": ["pggrpo"]}] * 2}
+    one = pretended_environment("float32 on cpu")
+    assert found == {**one, "earlier": [one, one]}
