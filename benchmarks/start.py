@@ -1,4 +1,4 @@
-"""Seconds from the command to the first completion: imports, configuration, loading, the self-check, one short rollout.
+"""Seconds from the command to the first completion: imports, configuration, loading, the self-check, a rollout of one token.
 
     python benchmarks/start.py [--runs 5]
 
@@ -20,18 +20,30 @@ from workloads import machine, model_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = [
-    "train", "logger=[]", "data.eval_size=0", "evaluation.every=null", "trainer.max_steps=1", "trainer.prompts_per_step=1",
-    "sampler.group_size=2", "sampler.max_new_tokens=1", "checkpoint.keep_best=null", "hydra.run.dir=run",
+    "train", "logger=[]", "reward=python", "reward.python.path=first.py", "reward.python.name=first", "data.eval_size=0",
+    "evaluation.every=null", "trainer.max_steps=1", "trainer.prompts_per_step=1", "sampler.group_size=2",
+    "sampler.max_new_tokens=1", "checkpoint.keep_best=null", "hydra.run.dir=run",
 ]  # fmt: skip
 
 
+REWARD = """
+def first(completions):
+    with open("calls", "a") as file:
+        file.write("x")
+    return [0.0] * len(completions)
+"""
+CALLS = 2
+"""Of the reward: one before the model loads, with made-up completions, then that of the first rollout."""
+
+
 def seconds(folder: Path) -> float:
-    """Until samples.jsonl has its first line; the run is ended then."""
-    samples = folder / "run" / "samples.jsonl"
+    """Until the reward has the first completions; the run is ended then."""
+    (folder / "first.py").write_text(REWARD)
+    calls = folder / "calls"
     started = time.monotonic()
     with subprocess.Popen([sys.executable, "-m", "pggrpo_cli", *COMMAND], cwd=folder) as program:
-        while not (samples.exists() and samples.stat().st_size):
-            if program.poll() is not None and not (samples.exists() and samples.stat().st_size):
+        while not (calls.exists() and calls.stat().st_size >= CALLS):
+            if program.poll() is not None:
                 raise SystemExit(f"the run ended with {program.returncode} before its first completion")
             time.sleep(0.01)
         taken = time.monotonic() - started

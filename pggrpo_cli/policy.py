@@ -59,8 +59,15 @@ class Policy:
     """
 
     def __init__(
-        self, module: Any, tokenizer: Any, compute_dtype: torch.dtype, *, gradient_checkpointing: bool = False
+        self,
+        module: Any,
+        tokenizer: Any,
+        compute_dtype: torch.dtype,
+        *,
+        gradient_checkpointing: bool = False,
+        like: Policy | None = None,
     ) -> None:
+        """`like`: a policy of which this one is a copy; what was asked of it need not be asked again."""
         self.module = module
         self.tokenizer = tokenizer
         self.compute_dtype = compute_dtype
@@ -68,7 +75,7 @@ class Policy:
         self._prepared_head: Head | None = None
         self._plain_attention = _plain_attention(module)
         module.eval()
-        self.packable_reason = self._probe_packed()
+        self.packable_reason: str | None = self._probe_packed() if like is None else like.packable_reason
         module.set_attn_implementation(self._plain_attention if self.packable_reason else ATTENTION_NAME)
         if gradient_checkpointing:
             _checkpoint_activations(module)

@@ -35,8 +35,7 @@ def frozen_copy(policy: Policy, compute_dtype: torch.dtype, device: torch.device
     module = copy.deepcopy(policy.module).to(device)
     if compute_dtype == torch.float32:  # over bfloat16 weights: autocast can only narrow
         module = module.to(compute_dtype)
-    # Made a Policy before it is frozen: whether it runs packed is asked of the weights in their own dtype.
-    return frozen(Policy(module, policy.tokenizer, compute_dtype))
+    return frozen(Policy(module, policy.tokenizer, compute_dtype, like=policy))
 
 
 class Reference:

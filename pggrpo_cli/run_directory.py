@@ -120,7 +120,7 @@ def writable(run_dir: Path) -> Iterator[None]:
         if not error.errno:  # filelock's Timeout is one, too
             raise
         raise ConfigError(
-            f"`hydra.run.dir`: {run_dir} cannot be written: {error.strerror}. Make room or give another directory."
+            f"`hydra.run.dir`: {shown(run_dir)} cannot be written: {error.strerror}. Make room or give another directory."
         ) from error
 
 

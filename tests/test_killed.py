@@ -117,8 +117,9 @@ METHODS = {
         {"none": "loss.reference_free=true", "frozen": "loss.reference_free=false"},
     ),
 }
-ONE, FOUR = "trainer.micro_batch_tokens=8192", "trainer.micro_batch_tokens=1"
-"""At most four groups a step: the smallest budget gives every group, or part of one, a micro-batch of its own."""
+ONE = ["trainer.micro_batch_tokens=8192"]
+FOUR = ["trainer.micro_batch_tokens=1", "trainer.skip_zero_advantages=false"]
+"""Four groups a step: the smallest budget gives every group, or part of one, a micro-batch of its own."""
 
 
 PHASES = ("evaluation", "a token", "scoring", "micro-batch", "optimizer step", "metrics", "manifest", "rename", "purge")
@@ -169,7 +170,7 @@ def test_matrix(
     command, references = METHODS[method]
     command = [
         *command, references[reference], f"trainer.max_steps={STEPS}", f"trainer.passes_per_rollout={passes}",
-        ONE if micro_batches == 1 else FOUR,
+        *(ONE if micro_batches == 1 else FOUR),
     ]  # fmt: skip
     whole, killed = folder(tmp_path, "whole"), folder(tmp_path, "killed")
     events = completed(killer, command, whole).events
