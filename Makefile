@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 TRAIN ?=
 
-.PHONY: help train test test-all faults test-oracle lint format types wheel smoke preferences benchmark clean
+.PHONY: help train test test-all faults test-oracle lint format types wheel smoke preferences benchmark bench-gpu clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -51,6 +51,9 @@ benchmark: $(VENV)/.oracle ## a training step of pggrpo against TRL's, interleav
 	$(BIN)/python benchmarks/against_trl.py
 	$(BIN)/python benchmarks/dpo_against_trl.py --no-gate
 	$(BIN)/python benchmarks/results_page.py
+
+bench-gpu: $(VENV)/.demo ## a training step on the GPU, part by part (some minutes)
+	$(BIN)/python benchmarks/bench_gpu.py
 
 clean: ## remove the environment, builds and caches (not outputs/)
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -24,14 +24,21 @@ class Rates:
     """Bytes/s of a large copy, read and written."""
 
 
-def measure(dtype: torch.dtype) -> Rates:
-    size = 2048
-    left, right = torch.randn(size, size).to(dtype), torch.randn(size, size).to(dtype)
-    source = torch.zeros(64 << 20)
+def measure(dtype: torch.dtype, device: torch.device | None = None) -> Rates:
+    """On the CPU, or on `device`, whose work is waited for."""
+    device = device or torch.device("cpu")
+    size = 2048 if device.type == "cpu" else 8192
+    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    source = torch.zeros(64 << 20, device=device)
     target = torch.empty_like(source)
-    product = _median(lambda: torch.mm(left, right))
-    copied = _median(lambda: target.copy_(source))
+    product = _median(lambda: _finished(torch.mm(left, right)))
+    copied = _median(lambda: _finished(target.copy_(source)))
     return Rates(product=2 * size**3 / product, copy=2 * source.numel() * source.element_size() / copied)
+
+
+def _finished(result: torch.Tensor) -> None:
+    if result.is_cuda:
+        torch.cuda.synchronize(result.device)
 
 
 def _median(call: Any) -> float:

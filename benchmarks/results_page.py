@@ -49,6 +49,24 @@ GROWTH = """## Growth
 """
 
 
+VLLM = """## Rollouts against vLLM
+
+`python benchmarks/against_vllm.py --vllm-python …`: tokens per second of W1's rollouts within a training run, against the same
+prompts given to vLLM {version} for CPUs; interleaved, both warm; {machine}.
+"""
+PLAIN = """## The same learning without the fast paths
+
+`python benchmarks/plain_path.py`: the default run, {steps} steps, with transformers' own generate and an ordinary forward a
+completion in place of packing, shared prompts and our attention, cache and head; the same random numbers; {machine}. Held-out
+greedy reward on 64 questions, mean ± 95 % over {seeds} seeds.
+"""
+START = """## Start
+
+`python benchmarks/start.py`: seconds from the command to the first completions of SmolLM2-135M, files in the page cache;
+{machine}: median {median:.1f} ({each}).
+"""
+
+
 def read(name: str) -> dict[str, Any]:
     file = ROOT / "benchmarks" / name
     found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
@@ -101,6 +119,27 @@ def growth(results: dict[str, Any]) -> list[str]:
     return [*lines, "", f"1,000 more prompt tokens a prompt cost {said}."]
 
 
+def vllm(results: dict[str, Any]) -> list[str]:
+    lines = ["| work | pggrpo | vLLM | pggrpo / vLLM (each pair) |", "|---|---|---|---|"]
+    for workload in (name for name in results if name in GRPO):
+        found = results[workload]
+        each = ", ".join(f"{ratio:.2f}" for ratio in found["ratios"])
+        cells = f"{found['pggrpo']:.0f} | {found['vllm']:.0f} | **{found['ratio']:.2f}** ({each})"
+        lines.append(f"| {GRPO[workload].title} | {cells} |")
+    return lines
+
+
+def plain(results: dict[str, Any]) -> list[str]:
+    lines = ["| step | fast | plain | fast − plain, seed by seed |", "|---|---|---|---|"]
+    for place in range(len(results["fast"][0]["held_out"])):
+        fast, slow = ([run["held_out"][place] for run in results[name]] for name in ("fast", "plain"))
+        apart = [one - other for one, other in zip(fast, slow, strict=True)]
+        cells = (f"{statistics.mean(values):.3f} ± {interval(values):.3f}" for values in (fast, slow))
+        difference = f"{statistics.mean(apart):+.3f} ± {interval(apart):.3f}"
+        lines.append(f"| {place * results['every']} | {' | '.join(cells)} | {difference} |")
+    return lines
+
+
 def main() -> None:
     arithmetic, trl, grown = read("arithmetic.json"), read("against_trl.json"), read("growth.json")
     page = [HEADING]
@@ -114,6 +153,15 @@ def main() -> None:
         page += [SPEED.format(machine=next(iter(trl.values()))["machine"]), *comparison(trl), ""]
     if grown:
         page += [GROWTH.format(machine=grown["machine"], base=grown["base"]), *growth(grown), ""]
+    if rates := read("against_vllm.json"):
+        version = rates["W1"]["vllm_version"]
+        page += [VLLM.format(version=version, machine=rates["machine"]), *vllm(rates), ""]
+    if found := read("plain_path.json"):
+        steps = len(found["fast"][0]["training"])
+        page += [PLAIN.format(steps=steps, machine=found["machine"], seeds=len(found["seeds"])), *plain(found), ""]
+    if found := read("start.json"):
+        each = ", ".join(f"{value:.1f}" for value in found["seconds"])
+        page += [START.format(machine=found["machine"], median=found["median"], each=each)]
     (ROOT / "docs" / "results.md").write_text("\n".join(page), encoding="utf-8")
     if arithmetic:
         readme = ROOT / "README.md"
