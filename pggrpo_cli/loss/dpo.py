@@ -32,29 +32,15 @@ class Dpo:
     reference_free: bool
     nll_coef: Annotated[float, Range(ge=0)]
 
+    needs_old_logprobs = False
+    needs_pairs = True
+    needs_entropy = False
+    needs_advantages = False
+    needs_zero_advantages = True
+
     @property
     def needs_reference(self) -> bool:
         return not self.reference_free
-
-    @property
-    def needs_old_logprobs(self) -> bool:
-        return False
-
-    @property
-    def needs_pairs(self) -> bool:
-        return True
-
-    @property
-    def needs_entropy(self) -> bool:
-        return False
-
-    @property
-    def needs_advantages(self) -> bool:
-        return False
-
-    @property
-    def needs_zero_advantages(self) -> bool:
-        return True
 
     def __call__(self, policy: TokenScores, batch: TrainBatch) -> LossOutput:
         rewards = implicit_rewards(policy, batch, self.beta, length_normalized=self.length_normalized)

@@ -24,29 +24,12 @@ class Ipo:
     beta: Annotated[float, Range(gt=0)]
     length_normalized: bool
 
-    @property
-    def needs_reference(self) -> bool:
-        return True
-
-    @property
-    def needs_old_logprobs(self) -> bool:
-        return False
-
-    @property
-    def needs_pairs(self) -> bool:
-        return True
-
-    @property
-    def needs_entropy(self) -> bool:
-        return False
-
-    @property
-    def needs_advantages(self) -> bool:
-        return False
-
-    @property
-    def needs_zero_advantages(self) -> bool:
-        return True
+    needs_reference = True
+    needs_old_logprobs = False
+    needs_pairs = True
+    needs_entropy = False
+    needs_advantages = False
+    needs_zero_advantages = True
 
     def __call__(self, policy: TokenScores, batch: TrainBatch) -> LossOutput:
         rewards = implicit_rewards(policy, batch, self.beta, length_normalized=self.length_normalized)

@@ -48,25 +48,17 @@ class PgGrpo:
     kl_reduction: Literal["token_mean", "sequence_sum"]
     entropy_coef: Annotated[float, Range(ge=0)]
 
+    needs_old_logprobs = True
+    needs_pairs = False
+    needs_advantages = True
+
     @property
     def needs_reference(self) -> bool:
         return self.kl_coef > 0
 
     @property
-    def needs_old_logprobs(self) -> bool:
-        return True
-
-    @property
-    def needs_pairs(self) -> bool:
-        return False
-
-    @property
     def needs_entropy(self) -> bool:
         return self.entropy_coef > 0
-
-    @property
-    def needs_advantages(self) -> bool:
-        return True
 
     @property
     def needs_zero_advantages(self) -> bool:

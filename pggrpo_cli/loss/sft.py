@@ -12,29 +12,12 @@ from pggrpo_cli.types import LossOutput, TokenScores, TrainBatch
 class Sft:
     """Minimises −log π_θ(y|x), averaged over all completion tokens of the optimizer step."""
 
-    @property
-    def needs_reference(self) -> bool:
-        return False
-
-    @property
-    def needs_old_logprobs(self) -> bool:
-        return False
-
-    @property
-    def needs_pairs(self) -> bool:
-        return False
-
-    @property
-    def needs_entropy(self) -> bool:
-        return False
-
-    @property
-    def needs_advantages(self) -> bool:
-        return False
-
-    @property
-    def needs_zero_advantages(self) -> bool:
-        return True
+    needs_reference = False
+    needs_old_logprobs = False
+    needs_pairs = False
+    needs_entropy = False
+    needs_advantages = False
+    needs_zero_advantages = True
 
     def __call__(self, policy: TokenScores, batch: TrainBatch) -> LossOutput:
         loss = -weighted(policy.logprobs, batch).sum() / max(batch.num_tokens, 1)
