@@ -185,7 +185,10 @@ def summary(arithmetic: dict[str, Any], trl: dict[str, Any]) -> list[str]:
     if "W1" in trl:
         told = trl["W1"]["trl"]
         words = [f"{told[name]['ratio']:.1f}× as long in {VARIANT[name]}" for name in VARIANT if name in told]
-        lines.append(f"A step of 4 prompts × 8 completions takes {', '.join(words)}, interleaved on the same machine.")
+        longer = f"; with prompts of 470 tokens {trl['W2']['trl']['tuned']['ratio']:.1f}×" if "W2" in trl else ""
+        lines.append(
+            f"A step of 4 prompts × 8 completions takes {', '.join(words)}{longer}, interleaved on the same machine."
+        )
     lines.append("[docs/results.md](docs/results.md) has the seeds, the comparisons, and how to measure them again.")
     return lines
 

@@ -29,9 +29,9 @@ LINE = [
 DRY_RUN, FIRST_EVALUATION, FIRST_STEP, SECOND_STEP, LAST_EVALUATION = 1, 2, 3, 4, 6
 
 
-def start(folder: Path) -> subprocess.Popen[str]:
+def start(folder: Path, *more: str) -> subprocess.Popen[str]:
     (folder / "mine.py").write_text(REWARD)
-    command = [sys.executable, "-m", "pggrpo_cli", *LINE]
+    command = [sys.executable, "-m", "pggrpo_cli", *LINE, *more]
     return subprocess.Popen(
         command, cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -96,3 +96,20 @@ def test_the_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     _, err = program.communicate(timeout=5)
     assert program.returncode == 130
     assert "ended at once" in err
+
+
+@pytest.mark.fault("T5")
+def test_a_signal_ends_a_sweep_and_its_job_is_saved(tmp_path: Path) -> None:
+    program = start(tmp_path, "-m", "seed=1,2", "hydra.sweep.dir=sweep")
+    wait_for(lambda: calls(tmp_path) == SECOND_STEP)
+    program.send_signal(signal.SIGTERM)
+    _, err = program.communicate(timeout=60)
+    assert program.returncode == 75, err
+    assert "The jobs after it were not started." in err
+    assert "Traceback" not in err
+    assert (tmp_path / "sweep" / "0" / "checkpoints" / "step-000001" / "manifest.json").exists()
+    assert not (tmp_path / "sweep" / "1" / "checkpoints").exists()
+    command = err.partition("Go on with: pggrpo ")[2].partition(" The jobs")[0]
+    done = run(command.strip().split(" "), tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "sweep" / "0" / "finished.json").exists()
