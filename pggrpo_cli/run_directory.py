@@ -186,7 +186,10 @@ def read_config(run_dir: Path) -> dict[str, Any]:
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise CheckpointError(f"{file} cannot be read: {' '.join(str(error).split())}.") from error
     if not isinstance(values, dict):
-        raise CheckpointError(f"{file} is not a configuration.")
+        raise CheckpointError(
+            f"{file} is not a configuration. Put back the run's own: {OVERRIDES} beside it lists what was typed, and "
+            "`pggrpo train --cfg job` with that shows it."
+        )
     return values
 
 
