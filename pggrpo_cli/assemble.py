@@ -17,7 +17,7 @@ from pggrpo_cli.config import MAPPING_KEYS, TrainConfig
 from pggrpo_cli.devices import prepare_device, resolve_device
 from pggrpo_cli.errors import CheckpointError, ConfigError, DivergedError, StoppedEarly, UserCodeError
 from pggrpo_cli.evaluation import Evaluation
-from pggrpo_cli.instantiate import blamed, build_scorer, component, components
+from pggrpo_cli.instantiate import blamed, component, components
 from pggrpo_cli.interruption import Interruption
 from pggrpo_cli.loggers import Loggers, open_loggers
 from pggrpo_cli.origin import model_digest, prompts_digest, refuse_other_origin
@@ -31,11 +31,11 @@ from pggrpo_cli.reference import Reference, frozen, frozen_copy
 from pggrpo_cli.run_directory import has_checkpoints, resume_command, save_finished, shown
 from pggrpo_cli.sampler.native import Native
 from pggrpo_cli.saving import Saver
-from pggrpo_cli.scoring import Scorer
+from pggrpo_cli.scoring.scorer import Scorer, open_scorer
 from pggrpo_cli.self_check import check_policy
 from pggrpo_cli.together import check_together
 from pggrpo_cli.trainer import Trainer
-from pggrpo_cli.types import Dataset, RunContext
+from pggrpo_cli.types import Dataset, RewardContext, RunContext
 from pggrpo_cli.update import Updater, UpdateSettings
 from pggrpo_cli.weights import load_folder, load_hub
 
@@ -59,13 +59,14 @@ def run_training(
     loss, sampler = component(config.loss, "loss"), component(config.sampler, "sampler")
     rows = _load_rows(config)
     check_together(config, loss, sampler, rows)
-    scorer = build_scorer(config)
     prompt_format = PromptFormat(**{name: config.data[name] for name in MAPPING_KEYS["data"]})
-    scorer.dry_run(rows.train[:4] or rows.evaluation[:4], prompt_format)
     context = RunContext(
         run_dir=run_dir, device=device, seed=config.seed, run_id=run_dir.name, resumed=checkpoint is not None
     )
     with ExitStack() as stack:
+        for_rewards = RewardContext(run_dir=run_dir, device=str(device), seed=config.seed)
+        scorer = stack.enter_context(open_scorer(config, for_rewards))
+        scorer.dry_run(rows.train[:4] or rows.evaluation[:4], prompt_format)
         loggers = stack.enter_context(open_loggers(components(config.logger, "logger"), context))
         loggers.phase("loading model")
         build = _Build(config, context, loss, sampler, scorer, rows, loggers, stack)
@@ -167,6 +168,9 @@ class _Build:
         saver.foresee()
         progress = Progress() if checkpoint is None else Progress(**saver.restore(checkpoint))  # type: ignore[arg-type]
         progress.origin = progress.origin | origin
+        own = checkpoint is not None and checkpoint.path.parent.absolute() == saver.folder.absolute()
+        if not own:
+            progress.target_met = None  # that ended the run which this one starts from
         trainer = Trainer(
             policy=policy,
             prompts=rendered.prompts,
@@ -186,6 +190,7 @@ class _Build:
             saver=saver,
             interruption=interruption,
             progress=progress,
+            saved_step=progress.step if own else None,
         )
         self._introduce(trainer, rendered, loaded.source, begin)
         return trainer
@@ -277,7 +282,9 @@ class _Build:
             updater=updater,
             stateful={name: part for name, part in parts.items() if isinstance(part, Stateful)},
             keep_as_built=frozenset(
-                key.partition(".")[2] for key in self.config.resume.allow_changed if key.startswith("optimizer.")
+                name
+                for name in self.config.optimizer
+                if {"optimizer", f"optimizer.{name}"} & set(self.config.resume.allow_changed)
             ),
         )
 

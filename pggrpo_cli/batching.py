@@ -66,6 +66,8 @@ class Minibatch:
     num_sequences: int
     num_tokens: int
     num_pairs: int
+    longest: int
+    """Tokens of its longest completion, computed or not."""
 
 
 def split_into_minibatches(
@@ -106,6 +108,7 @@ def _minibatch(groups: Sequence[TrainGroup], micro_batch_tokens: int, skip_zero_
         num_sequences=sum(group.num_sequences for group in groups),
         num_tokens=sum(row.rollout.completion_ids.shape[0] for group in groups for row in group.rows),
         num_pairs=sum(len(group.pairs) for group in groups),
+        longest=max(row.rollout.completion_ids.shape[0] for group in groups for row in group.rows),
     )
 
 

@@ -61,7 +61,13 @@ def checked(cfg: DictConfig | Mapping[str, Any]) -> TrainConfig:
 
 def check_values(values: Mapping[str, Any]) -> None:
     """`check` of what config.plain gives."""
-    problems = [*secret_problems(values), *_section_problems(values), *_group_problems(values), *_rules(values)]
+    problems = [
+        *secret_problems(values),
+        *_section_problems(values),
+        *_group_problems(values),
+        *_reward_problems(values),
+    ]
+    problems += _rules(values)
     problems += [problem for node in nodes(values) for problem in _node_problems(node)]
     if problems:
         raise ConfigError("\n".join(dict.fromkeys(problems)))
@@ -178,6 +184,27 @@ def _rules(values: Mapping[str, Any]) -> Iterator[str]:
             yield f"`{key}`: is empty; write {key}=null for none."
 
 
+def _reward_problems(values: Mapping[str, Any]) -> Iterator[str]:
+    """scoring.each, and what the keys of a reward mean together."""
+    scoring, rewards = values.get("scoring"), values.get("reward")
+    if not isinstance(scoring, Mapping) or not isinstance(rewards, Mapping):
+        return
+    each = scoring.get("each")
+    if isinstance(each, Mapping):
+        examples = _file_values("train").get("scoring", {}).get("each", {})
+        yield from _key_problems("scoring.each", each, read_parameters(NODE_SETTINGS["reward"]), examples)
+    for path, node in (("scoring.each", each), *((f"reward.{name}", one) for name, one in rewards.items())):
+        if not isinstance(node, Mapping):
+            continue
+        clip, gate = node.get("clip"), node.get("gate")
+        if isinstance(clip, list) and not (len(clip) == 2 and clip[0] <= clip[1]):
+            yield f"`{path}.clip`: {clip} is not [lowest, highest]; for example {path}.clip=[-1,1], or null for none."
+        if isinstance(gate, str) and (gate not in rewards or path == f"reward.{gate}"):
+            others = ", ".join(str(name) for name in rewards if path != f"reward.{name}") or "none"
+            meant = did_you_mean(gate, rewards)
+            yield f"`{path}.gate`: {gate!r} is no other reward of this run.{meant} The others: {others}."
+
+
 def _parameters_of_section(cls: type, without: frozenset[str] = frozenset()) -> Parameters:
     found = read_parameters(f"{cls.__module__}.{cls.__name__}").by_name
     return Parameters(by_name={schema.key_of(name): one for name, one in found.items() if name not in without})
@@ -214,7 +241,8 @@ def _node_problems(node: Node) -> Iterator[str]:
     group_examples = _file_values("train").get(node.group, {})
     if node.is_component and node.group in NODE_SETTINGS:
         described = read_parameters(NODE_SETTINGS[node.group])
-        yield from _key_problems(node.path, node.settings, described, group_examples)
+        rest_elsewhere = node.group == "reward"  # scoring.each holds what a reward does not say
+        yield from _key_problems(node.path, node.settings, described, group_examples, partial=rest_elsewhere)
     if not is_ours(node.target):
         top = node.target.partition(".")[0]
         if not top.isidentifier() or find_spec(top) is None:

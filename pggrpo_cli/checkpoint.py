@@ -158,9 +158,18 @@ def clean_leftovers(checkpoints_dir: Path, warn: Callable[[str], None] = warn_on
             os.rename(path, final)
         except OSError as error:
             warn(f"{path} could not be renamed back to {final.name}: {error}")
-    for pattern in (".tmp-step-*", ".trash-step-*"):
-        for path in sorted(checkpoints_dir.glob(pattern)):
-            _remove(path, warn)
+    for path in _rubbish(checkpoints_dir):
+        _remove(path, warn)
+
+
+def leftover_bytes(checkpoints_dir: Path) -> int:
+    """What clean_leftovers would free."""
+    files = [file for path in _rubbish(checkpoints_dir) for file in path.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files)
+
+
+def _rubbish(checkpoints_dir: Path) -> list[Path]:
+    return sorted(path for pattern in (".tmp-step-*", ".trash-step-*") for path in checkpoints_dir.glob(pattern))
 
 
 def _steps(checkpoints_dir: Path) -> dict[int, Path]:

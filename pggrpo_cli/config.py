@@ -13,12 +13,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass
 from functools import reduce
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from pggrpo_cli.errors import ConfigError
 from pggrpo_cli.ranges import Range
+
+if TYPE_CHECKING:
+    from pggrpo_cli.types import Sample
 
 SINGLE_GROUPS = ("model", "data", "sampler", "advantage", "pairing", "loss", "optimizer", "scheduler")
 NAMED_GROUPS = ("reward", "logger")
@@ -32,7 +35,9 @@ NODE_SETTINGS = {
 """Which class describes the keys of MAPPING_KEYS."""
 
 MAPPING_KEYS: dict[str, frozenset[str]] = {
-    "reward": frozenset({"weight"}),
+    "reward": frozenset(
+        {"weight", "scale", "clip", "gate", "applies_to", "isolated", "batch_size", "timeout_s", "on_error"}
+    ),
     "model": frozenset({"weight_dtype", "compute_dtype", "gradient_checkpointing", "chat_template"}),
     "data": frozenset({"system_prompt", "prompt_suffix", "max_prompt_tokens", "overlong"}),
 }
@@ -41,9 +46,32 @@ MAPPING_KEYS: dict[str, frozenset[str]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class RewardSettings:
-    """The keys of every named reward."""
+    """The keys of every named reward; those that its node does not have are taken from scoring.each."""
 
     weight: float
+    scale: float
+    """Multiplies the score, before it is clipped."""
+    clip: list[float] | None
+    """[lowest, highest]"""
+    gate: str | None
+    """The name of another reward: where that one is not positive, this one is 0."""
+    applies_to: list[str] | None
+    """Only rows whose column data_source is one of these."""
+    isolated: bool
+    """In a process of its own, which may hang or die; otherwise in the trainer."""
+    batch_size: Annotated[int | None, Range(ge=1)]
+    """Completions a call; None: all of a step."""
+    timeout_s: Annotated[float | None, Range(gt=0)]
+    """Seconds for one call of an isolated reward."""
+    on_error: Literal["raise", "skip"] | float
+    """raise: the run ends; skip: the reward does not apply to this completion; a number: its score."""
+
+    def scaled(self, score: float) -> float:
+        value = self.scale * score
+        return value if self.clip is None else min(max(value, self.clip[0]), self.clip[1])
+
+    def applies(self, sample: Sample) -> bool:
+        return self.applies_to is None or sample.columns.get("data_source") in self.applies_to
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +100,14 @@ class TrainerSettings:
     importance_cap: Annotated[float | None, Range(gt=0)]
     max_bad_updates: Annotated[int, Range(ge=1)]
     preemption_signal: Literal["SIGUSR1", "SIGUSR2", "SIGHUP", "SIGCONT"] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoringSettings:
+    workers: Annotated[int | None, Range(ge=1)]
+    max_error_share: Annotated[float, Range(ge=0, le=1)]
+    each: dict[str, Any]
+    """RewardSettings: what holds for every reward that does not say otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +169,7 @@ class TrainConfig:
     scheduler: dict[str, Any]
     logger: dict[str, Any]
     trainer: TrainerSettings
+    scoring: ScoringSettings
     reference: ReferenceSettings
     evaluation: EvaluationSettings
     checkpoint: CheckpointSettings
@@ -212,6 +249,16 @@ def plain(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
             "variable that is there."
         ) from error
     return container
+
+
+def brought_up_to_date(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration that an earlier release wrote: keys of our sections that it did not know have their defaults."""
+    defaults = OmegaConf.to_container(OmegaConf.load(conf_dir() / "train.yaml"), resolve=False)
+    assert isinstance(defaults, dict)
+    sections = {name: values.get(name, {}) for name in SECTIONS}
+    return dict(values) | {
+        name: defaults[name] | dict(section) for name, section in sections.items() if isinstance(section, Mapping)
+    }
 
 
 def typed(cfg: DictConfig | Mapping[str, Any]) -> TrainConfig:

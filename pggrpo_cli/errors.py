@@ -40,6 +40,10 @@ class UserCodeError(PggrpoError):
     exit_code = 2
 
 
+class RewardTraceback(Exception):
+    """The cause of a UserCodeError: the traceback of a reward, perhaps of another process, as text."""
+
+
 class DivergedError(PggrpoError):
     """Training produced NaN or infinity too often in a row."""
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pggrpo_cli.metrics import mean, values
 from pggrpo_cli.policy import Policy
 from pggrpo_cli.protocols import OpenSampler
-from pggrpo_cli.rollouts import samples_of
-from pggrpo_cli.scoring import ScoredSamples, Scorer
-from pggrpo_cli.types import DrawKey, Prompt, RolloutGroup, ScoredGroup
+from pggrpo_cli.rollouts import divided, samples_of
+from pggrpo_cli.scoring.scorer import Scorer
+from pggrpo_cli.types import DrawKey, Prompt, ScoredGroup
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,7 +26,7 @@ class Evaluation:
     def run(self, policy: Policy, step: int) -> tuple[dict[str, float], list[ScoredGroup]]:
         """(eval/reward, eval/rewards/<name>/mean, eval/completions/mean_length and clipped_ratio; what was sampled)."""
         groups = self.sampler.sample(policy, self.prompts, DrawKey(seed=self.seed, purpose="evaluation", step=step))
-        scored = self.scorer.score(samples_of(groups))
+        scored = self.scorer.score(samples_of(groups, step))
         rewards = [reward for reward in scored.rewards if reward == reward]
         rollouts = [rollout for group in groups for rollout in group.rollouts]
         lengths = [rollout.completion_ids.shape[0] for rollout in rollouts]
@@ -41,23 +41,4 @@ class Evaluation:
             applied = [score for score in scores if score is not None]
             if applied:
                 metrics[f"eval/rewards/{name}/mean"] = mean(sum(applied), len(applied))
-        return values(metrics), _scored_groups(groups, scored)
-
-
-def _scored_groups(groups: Sequence[RolloutGroup], scored: ScoredSamples) -> list[ScoredGroup]:
-    """With advantages of NaN: there are none."""
-    result: list[ScoredGroup] = []
-    start = 0
-    for group in groups:
-        span = slice(start, start + len(group.rollouts))
-        result.append(
-            ScoredGroup(
-                prompt=group.prompt,
-                rollouts=group.rollouts,
-                rewards=scored.rewards[span],
-                reward_terms={name: terms[span] for name, terms in scored.terms.items()},
-                advantages=[math.nan] * len(group.rollouts),
-            )
-        )
-        start = span.stop
-    return result
+        return values(metrics), divided(groups, scored, [math.nan] * len(rollouts))  # no advantages here

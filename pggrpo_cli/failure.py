@@ -7,7 +7,7 @@ import sysconfig
 import traceback
 from pathlib import Path
 
-from pggrpo_cli.errors import PggrpoError, StoppedEarly, UserCodeError
+from pggrpo_cli.errors import PggrpoError, RewardTraceback, StoppedEarly, UserCodeError
 
 PACKAGE = Path(__file__).resolve().parent
 
@@ -22,7 +22,10 @@ def report(error: Exception) -> int:
         print(f"error: {place}: your own code raised {type(error).__name__}: {error}", file=sys.stderr, flush=True)
         return UserCodeError.exit_code
     if isinstance(error, UserCodeError) and error.__cause__ is not None:
-        traceback.print_exception(error.__cause__)
+        if isinstance(error.__cause__, RewardTraceback):
+            print(str(error.__cause__).rstrip(), file=sys.stderr)
+        else:
+            traceback.print_exception(error.__cause__)
     prefix = "" if isinstance(error, StoppedEarly) else "error: "
     # A file's text may stand in the message: what stderr cannot encode must not become a second error.
     text = f"{prefix}{error}\n".encode(sys.stderr.encoding or "utf-8", "backslashreplace")

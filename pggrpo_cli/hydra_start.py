@@ -30,7 +30,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from pggrpo_cli import __version__
-from pggrpo_cli.config import NAMED_GROUPS, SECTIONS, SINGLE_GROUPS, conf_dir, register
+from pggrpo_cli.config import MAPPING_KEYS, NAMED_GROUPS, SECTIONS, SINGLE_GROUPS, conf_dir, register
 from pggrpo_cli.errors import ConfigError, UsageError
 from pggrpo_cli.hydra_errors import hydra_errors
 from pggrpo_cli.suggestions import did_you_mean
@@ -54,6 +54,7 @@ def start(command: str, arguments: list[str], check: Check, task: Task) -> None:
         print(f"pggrpo {__version__}")
         return
     options = _parse(command, arguments)
+    options.overrides = [_settable(word) for word in options.overrides]
     overrides, name = options.overrides, options.config_name or command
     if options.config_dir is None and not (conf_dir() / f"{name}.yaml").exists():
         raise UsageError(
@@ -78,13 +79,20 @@ def start(command: str, arguments: list[str], check: Check, task: Task) -> None:
 
 def compose(command: str = "train", overrides: list[str] | None = None, config_dir: str | None = None) -> DictConfig:
     """The configuration of `pggrpo <command> <overrides>`, from Python. Raises ConfigError or UsageError."""
-    overrides = list(overrides or [])
+    overrides = [_settable(word) for word in overrides or []]
     with _hydra(config_dir) as hydra:
         _refuse_odd_words(command, overrides, hydra)
         with _translated(hydra, command, overrides):
             cfg = _compose(hydra, command, overrides, RunMode.RUN)
             _refuse_hidden_files([*([config_dir] if config_dir else []), *cfg.hydra.searchpath])
             return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+
+
+def _settable(word: str) -> str:
+    """`reward.mine.timeout_s=5`: the keys of every reward can be given without Hydra's ++, though no file names them."""
+    parts = word.partition("=")[0].split(".")
+    every = MAPPING_KEYS["reward"]
+    return f"++{word}" if len(parts) == 3 and parts[0] == "reward" and parts[2] in every else word
 
 
 def _parse(command: str, arguments: list[str]) -> argparse.Namespace:

@@ -7,9 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from pggrpo_cli.class_source import is_ours
-from pggrpo_cli.config import MAPPING_KEYS, TrainConfig
+from pggrpo_cli.config import MAPPING_KEYS
 from pggrpo_cli.errors import ConfigError, PggrpoError, UserCodeError
-from pggrpo_cli.scoring import Scorer
 
 LIBRARIES = ("torch", "transformers")
 """Whose errors speak of the values they were given; those of a user's class need their traceback."""
@@ -27,18 +26,6 @@ def component(node: Mapping[str, Any], key: str) -> Any:
 
 def components(nodes: Mapping[str, Mapping[str, Any]] | None, key: str) -> dict[str, Any]:
     return {name: component(node, f"{key}.{name}") for name, node in (nodes or {}).items()}
-
-
-def build_scorer(config: TrainConfig) -> Scorer:
-    """The named rewards with their weights."""
-    rewards = components(config.reward, "reward")
-    for name, reward in rewards.items():
-        if not callable(getattr(reward, "score", None)):
-            raise ConfigError(
-                f"`reward.{name}._target_`: {config.reward[name]['_target_']} has no method score(samples), which a "
-                "reward needs; for a plain function use reward=python."
-            )
-    return Scorer({name: (reward, float(config.reward[name]["weight"])) for name, reward in rewards.items()})
 
 
 @contextmanager

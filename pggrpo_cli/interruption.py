@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +18,10 @@ CODE_OF_SIGNAL = 128
 
 class Abandoned(BaseException):
     """A signal came within abandonable(). No Exception: a user's own code must not swallow it."""
+
+
+class EndedBySignal(SystemExit):
+    """A signal that ends the program at once: no exit of a user's own code."""
 
 
 class Interruption:
@@ -45,7 +48,7 @@ class Interruption:
         if self.on_first is None:
             if number == signal.SIGINT:
                 raise KeyboardInterrupt
-            sys.exit(CODE_OF_SIGNAL + number)
+            raise EndedBySignal(CODE_OF_SIGNAL + number)
         if self.signal is not None:
             os.write(2, b"\nended at once; what was saved before can be resumed\n")
             os._exit(CODE_OF_SIGNAL + number)

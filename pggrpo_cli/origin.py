@@ -78,9 +78,14 @@ def refuse_other_origin(before: Mapping[str, str], now: Mapping[str, str], allow
     for name, part in _PARTS.items():
         if name not in before or name not in now or before[name] == now[name]:
             continue
-        if not any(_below(key, part.moved_by) and not _below(key, part.not_by) for key in allow_changed):
+        if not any(_touches(key, part.moved_by) and not _below(key, part.not_by) for key in allow_changed):
             key = name.removeprefix("held-out ")
             raise ConfigError(f"`{key}`: {part.words}. If you mean it, add resume.allow_changed=[{key}].")
+
+
+def _touches(key: str, prefixes: Sequence[str]) -> bool:
+    """Whether allowing `key` allows one of `prefixes`, something below it, or a whole that holds it."""
+    return _below(key, prefixes) or any(_below(prefix, (key,)) for prefix in prefixes)
 
 
 def _below(key: str, prefixes: Sequence[str]) -> bool:

@@ -63,6 +63,7 @@ class Recorder:
                         "reward": group.rewards[sample],
                         "reward_terms": {name: terms[sample] for name, terms in group.reward_terms.items()},
                         "advantage": group.advantages[sample],
+                        **({"extra": extra} if (extra := _of_sample(group.extra, sample)) else {}),
                     }
                 )
                 for group in groups
@@ -163,6 +164,10 @@ class _Lines:
                 return start + newline + 1
             end = start
         return 0
+
+
+def _of_sample(columns: Mapping[str, Sequence[Any]], sample: int) -> dict[str, Any]:
+    return {name: values[sample] for name, values in columns.items() if values[sample] is not None}
 
 
 def _line(record: dict[str, Any]) -> str:

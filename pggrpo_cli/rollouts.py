@@ -11,11 +11,11 @@ import torch
 from pggrpo_cli.batching import TrainGroup, TrainRow
 from pggrpo_cli.metrics import Metric, maximum, mean, minimum, total
 from pggrpo_cli.protocols import Advantage, Loss, Pairing
-from pggrpo_cli.scoring import Scorer
+from pggrpo_cli.scoring.scorer import ScoredSamples, Scorer
 from pggrpo_cli.types import RolloutGroup, Sample, ScoredGroup
 
 
-def samples_of(groups: Sequence[RolloutGroup]) -> list[Sample]:
+def samples_of(groups: Sequence[RolloutGroup], step: int) -> list[Sample]:
     """One sample a completion, group after group."""
     return [
         Sample(
@@ -25,36 +25,47 @@ def samples_of(groups: Sequence[RolloutGroup]) -> list[Sample]:
             finish_reason=rollout.finish_reason,
             columns=group.prompt.row.columns,
             preference=rollout.preference,
+            step=step,
         )
         for group in groups
         for rollout in group.rollouts
     ]
 
 
-def score_groups(groups: Sequence[RolloutGroup], scorer: Scorer, advantage: Advantage) -> list[ScoredGroup]:
-    """Scores all completions at once and computes the advantages over all of them."""
-    scored = scorer.score(samples_of(groups))
+def score_groups(
+    groups: Sequence[RolloutGroup], scorer: Scorer, advantage: Advantage, step: int
+) -> tuple[list[ScoredGroup], dict[str, Metric]]:
+    """Scores all completions at once and computes the advantages over all of them. Also reward/errors, and what the
+    rewards log themselves."""
+    scored = scorer.score(samples_of(groups, step))
     sizes = [len(group.rollouts) for group in groups]
     group_index = torch.repeat_interleave(torch.arange(len(groups)), torch.tensor(sizes))
     names = list(scored.terms)
-    weighted = [[_number(value) * scorer.weights[name] for value in scored.terms[name]] for name in names]
+    weighted = [[_number(value) * scorer.weights[name] for value in scored.values[name]] for name in names]
     terms = torch.tensor(weighted, dtype=torch.float64).T.reshape(len(group_index), len(names))
     rewards = torch.tensor(scored.rewards, dtype=torch.float64)
     advantages = advantage(rewards, terms, group_index).tolist()
+    metrics = {name: mean(value, 1) for name, value in scored.metrics.items()}
+    return divided(groups, scored, advantages), metrics | {"reward/errors": total(scored.errors)}
+
+
+def divided(groups: Sequence[RolloutGroup], scored: ScoredSamples, advantages: Sequence[float]) -> list[ScoredGroup]:
+    """What was scored in one go, group by group."""
     result: list[ScoredGroup] = []
     start = 0
-    for group, size in zip(groups, sizes, strict=True):
-        span = slice(start, start + size)
+    for group in groups:
+        span = slice(start, start + len(group.rollouts))
         result.append(
             ScoredGroup(
                 prompt=group.prompt,
                 rollouts=group.rollouts,
                 rewards=scored.rewards[span],
-                reward_terms={name: scored.terms[name][span] for name in names},
-                advantages=advantages[span],
+                reward_terms={name: terms[span] for name, terms in scored.terms.items()},
+                advantages=list(advantages[span]),
+                extra={name: column[span] for name, column in scored.columns.items()},
             )
         )
-        start += size
+        start = span.stop
     return result
 
 

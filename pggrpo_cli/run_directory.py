@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -16,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from pggrpo_cli.config import TrainConfig, as_dict
+from pggrpo_cli.config import TrainConfig, as_dict, brought_up_to_date
 from pggrpo_cli.errors import CheckpointError, ConfigError, RunLockedError
 from pggrpo_cli.warn import warn
 from pggrpo_cli.whole_file import write_whole
@@ -36,6 +37,7 @@ MAY_CHANGE = (
     "checkpoint",
     "evaluation.every",
     "logger",
+    "scoring.workers",
 )
 """Keys (with all below them) that may differ when a run goes on; resume.allow_changed adds to them."""
 
@@ -81,8 +83,8 @@ def start_anew(run_dir: Path) -> None:
 
 def newest_step(run_dir: Path) -> int:
     """The step of the newest checkpoint, whole or not."""
-    steps = [path.parent.name.rpartition("-")[2] for path in (run_dir / CHECKPOINTS).glob("step-*/manifest.json")]
-    return max((int(step) for step in steps if step.isdigit()), default=0)
+    steps = [re.search(r"step-(\d+)", path.name) for path in _checkpoints(run_dir)]
+    return max((int(step[1]) for step in steps if step is not None), default=0)
 
 
 @contextmanager
@@ -138,7 +140,14 @@ def is_locked(run_dir: Path) -> bool:
 
 
 def has_checkpoints(run_dir: Path) -> bool:
-    return any((run_dir / CHECKPOINTS).glob("step-*/manifest.json"))
+    return bool(_checkpoints(run_dir))
+
+
+def _checkpoints(run_dir: Path) -> list[Path]:
+    """Those of whole steps, and those that a kill caught while their replacement was moved in."""
+    folder = run_dir / CHECKPOINTS
+    patterns = ("step-*/manifest.json", ".replaced-step-*/manifest.json")
+    return [manifest.parent for pattern in patterns for manifest in folder.glob(pattern)]
 
 
 def is_finished(run_dir: Path) -> bool:
@@ -190,7 +199,7 @@ def read_config(run_dir: Path) -> dict[str, Any]:
             f"{file} is not a configuration. Put back the run's own: {OVERRIDES} beside it lists what was typed, and "
             "`pggrpo train --cfg job` with that shows it."
         )
-    return values
+    return brought_up_to_date(values)
 
 
 def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:

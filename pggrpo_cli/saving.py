@@ -11,7 +11,14 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from pggrpo_cli.checkpoint import Checkpoint, clean_leftovers, newest_step_folder, purge, save_checkpoint
+from pggrpo_cli.checkpoint import (
+    Checkpoint,
+    clean_leftovers,
+    leftover_bytes,
+    newest_step_folder,
+    purge,
+    save_checkpoint,
+)
 from pggrpo_cli.config import CheckpointSettings
 from pggrpo_cli.errors import CheckpointError, ConfigError, DivergedError
 from pggrpo_cli.optimizer_state import load_optimizer_state, optimizer_state
@@ -37,7 +44,7 @@ class Saver:
     updater: Updater
     stateful: Mapping[str, Stateful]
     keep_as_built: frozenset[str] = frozenset()
-    """Keys of the optimizer that resume.allow_changed lists: theirs are the new values."""
+    """Keys of the optimizer that resume.allow_changed covers: theirs are the new values."""
 
     def due(self, progress: Progress, metrics: Mapping[str, float], *, final: bool) -> bool:
         """At the end, every `every` steps, and whenever an evaluation is the best so far. Notes the best."""
@@ -52,7 +59,7 @@ class Saver:
         """Before the first step: raises ConfigError if not even the weights of one checkpoint fit on the disk, warns if
         the optimizer's state, or one checkpoint beside the one it replaces, may not."""
         weights = sum(parameter.numel() * parameter.element_size() for parameter in self.policy.module.parameters())
-        free = shutil.disk_usage(self.folder.parent).free
+        free = shutil.disk_usage(self.folder.parent).free + leftover_bytes(self.folder)
         if free < weights:
             raise ConfigError(
                 f"`checkpoint`: {free / 1e9:.2f} GB are free in {self.folder.parent}, and the weights alone take "

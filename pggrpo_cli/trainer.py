@@ -31,7 +31,7 @@ from pggrpo_cli.recorder import Recorder
 from pggrpo_cli.rollouts import has_signal, rollout_metrics, score_groups, train_groups
 from pggrpo_cli.run_directory import shown
 from pggrpo_cli.saving import Saver
-from pggrpo_cli.scoring import Scorer
+from pggrpo_cli.scoring.scorer import Scorer
 from pggrpo_cli.suggestions import did_you_mean
 from pggrpo_cli.types import DrawKey, Prompt, ScoredGroup
 from pggrpo_cli.update import Updater
@@ -63,12 +63,18 @@ class Trainer:
     saver: Saver
     interruption: Interruption
     progress: Progress
+    saved_step: int | None = None
+    """The step of this run's newest checkpoint."""
 
     def run(self) -> dict[str, float]:
         """Trains to the end or to target_reward; the last known metrics. Raises StoppedEarly on a signal (a rollout is
         abandoned, an update finished) or when max_minutes, counted from here, are over; then everything is saved."""
         last = self._last_known()
         if self._target_was_met():
+            self.loggers.message(
+                f"trainer.target_reward was reached at step {self.progress.step}: {self.progress.target_met:.3f} ≥ "
+                f"{self.settings.target_reward}. To go on, raise it or give trainer.target_reward=null."
+            )
             return last
         started = time.monotonic()
         before = self.progress.seconds
@@ -91,7 +97,8 @@ class Trainer:
                 metrics = self._step(step)
             except Abandoned:
                 self.progress.seconds = before + time.monotonic() - started
-                self.saver.save(self.progress)
+                if self.saved_step != self.progress.step:  # else all that is worth saving is on the disk
+                    self.saver.save(self.progress)
                 raise StoppedEarly(
                     f"stopped in the rollout of step {step} of {self.settings.max_steps}, which will be done again; "
                     f"everything before it is saved."
@@ -138,6 +145,7 @@ class Trainer:
         with self._phase("checkpoint", {}):
             try:
                 self.saver.save(self.progress)
+                self.saved_step = self.progress.step
             except CheckpointError as error:
                 if final:
                     raise
@@ -152,11 +160,12 @@ class Trainer:
         consumed = self.progress.prompts_consumed
         try:
             with self.interruption.abandonable():
-                kept, scored = self._rollout(step, times)
+                kept, scored, told = self._rollout(step, times)
         except Abandoned:
             self.progress.prompts_consumed = consumed
             raise
-        parts: list[dict[str, Metric]] = [rollout_metrics(scored)]
+        self._show_reward_warnings()
+        parts: list[dict[str, Metric]] = [*told, rollout_metrics(scored)]
         with self._phase("update", times):
             groups = train_groups(kept, self.loss, self.pairing, mask_truncated=self.settings.mask_truncated)
             generator = torch.Generator().manual_seed(self._derived_seed(step))
@@ -185,11 +194,14 @@ class Trainer:
             metrics |= self._evaluate(step)
         return metrics
 
-    def _rollout(self, step: int, times: dict[str, float]) -> tuple[list[ScoredGroup], list[ScoredGroup]]:
-        """(groups to train on, all groups sampled): with filter_constant_groups, groups without signal are replaced by
-        further prompts."""
+    def _rollout(
+        self, step: int, times: dict[str, float]
+    ) -> tuple[list[ScoredGroup], list[ScoredGroup], list[dict[str, Metric]]]:
+        """(groups to train on, all groups sampled, what scoring told of each round). With filter_constant_groups, groups
+        without signal are replaced by further prompts."""
         kept: list[ScoredGroup] = []
         everything: list[ScoredGroup] = []
+        told: list[dict[str, Metric]] = []
         rounds = self.settings.max_refills + 1 if self.settings.filter_constant_groups else 1
         for _ in range(rounds):
             wanted = self.settings.prompts_per_step - len(kept)
@@ -199,7 +211,8 @@ class Trainer:
                 groups = self.sampler.sample(self.policy, [self.prompts[index] for index in indices], draws)
             self.progress.prompts_consumed += wanted
             with self._phase("score", times):
-                scored = score_groups(groups, self.scorer, self.advantage)
+                scored, metrics = score_groups(groups, self.scorer, self.advantage, step)
+            told.append(metrics)
             everything += scored
             if not self.settings.filter_constant_groups:
                 kept = scored
@@ -207,7 +220,7 @@ class Trainer:
             kept += [group for group in scored if has_signal(group)]
             if len(kept) >= self.settings.prompts_per_step:
                 break
-        return kept, everything
+        return kept, everything, told
 
     def _keep_bad_batch(self, step: int, minibatch: Minibatch, loss: float, grad_norm: float) -> None:
         file = write_bad_batch(self.run_dir, step, minibatch, loss, grad_norm)
@@ -233,12 +246,12 @@ class Trainer:
         """Why this step is the last one; None to go on."""
         if step == self.settings.max_steps:
             return DONE
-        if self.interruption.signal is not None:
-            return SIGNAL
         reward = self._reward(metrics)
         target = self.settings.target_reward
         if target is not None and reward is not None and reward >= target:
             return f"trainer.target_reward reached: {reward:.3f} ≥ {target}"
+        if self.interruption.signal is not None:
+            return SIGNAL
         limit = self.settings.max_minutes
         if limit is not None and session_seconds >= 60 * limit:
             return TIME_IS_UP
@@ -259,6 +272,11 @@ class Trainer:
     def _record(self, step: int, metrics: dict[str, float]) -> None:
         self.recorder.metrics(step, metrics)
         self.loggers.log(step, metrics)
+
+    def _show_reward_warnings(self) -> None:
+        for words in self.scorer.warnings:
+            self.loggers.message(words)
+        self.scorer.warnings.clear()
 
     def _show_sample(self, scored: list[ScoredGroup]) -> None:
         if scored:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import torch
@@ -112,6 +113,28 @@ class Sample:
     finish_reason: FinishReason
     columns: dict[str, Any]
     preference: float | None = None
+    step: int = 0
+    """The step in which it was sampled; 0: before the first."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScoreError:
+    """In place of a score: why a completion could not be scored. The reward's `on_error` says what becomes of it."""
+
+    message: str
+    traceback: str = ""
+    """Of the reward's own code; empty if there is none."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scores:
+    """What a reward may return in place of a list: the scores, and what is to be logged beside them."""
+
+    scores: Sequence[float | ScoreError | None]
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Logged under these names, averaged over the calls of a step."""
+    columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    """One entry a sample; they go into samples.jsonl."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,6 +149,8 @@ class ScoredGroup:
     """Each named reward's unweighted scores, [G] each; None = does not apply."""
     advantages: list[float]
     """[G]; 0 where the reward is missing."""
+    extra: dict[str, list[Any]] = field(default_factory=dict)
+    """What the rewards said beside their scores, [G] each."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -186,6 +211,16 @@ class RunContext:
     seed: int
     run_id: str
     resumed: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RewardContext:
+    """What a reward that opens something (a model, a server, a cache) may know of the run."""
+
+    run_dir: Path | None
+    """None where there is no run, as in `pggrpo reward test`."""
+    device: str
+    seed: int
 
 
 StateDict = dict[str, Any]

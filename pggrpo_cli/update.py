@@ -178,7 +178,6 @@ class Updater:
             scores = TokenScores(logprobs=scores.logprobs, entropies=scores.entropies.detach())
         if old is None:
             old = scores.logprobs.detach()
-        longest = max(int(batch.lengths.max()) for batch in mini.micro_batches)
         batch = TrainBatch(
             sequence_index=micro.packed.sequence_index.to(device),
             lengths=micro.lengths.to(device),
@@ -191,7 +190,7 @@ class Updater:
             num_sequences=mini.num_sequences,
             num_tokens=mini.num_tokens,
             num_pairs=mini.num_pairs,
-            max_new_tokens=self._settings.max_new_tokens or longest,
+            max_new_tokens=self._settings.max_new_tokens or mini.longest,
         )
         output = self._loss(scores, batch)
         output.loss.backward()

@@ -61,7 +61,7 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
     ),
     "raising reward": (mine("raises"), ["`reward.python`: raised ZeroDivisionError", "return [1 / 0]"]),
     "wrong number of scores": (mine("short"), ["`reward.python`: returned 1 scores for"]),
-    "scores that are words": (mine("words"), ["`reward.python`: returned str 'good' for the completion"]),
+    "scores that are words": (mine("words"), ["`reward.python`: returned str 'good'; a finite number or None"]),
     "reward that wants a column": (mine("wants"), ["'solution'", "no column of the data"]),
     "no such function": (mine("other"), ["`reward.python.name`", "no function 'other'; it has raises, short"]),
     "unknown task": (

@@ -89,6 +89,13 @@ def test_completions_without_advantage_are_counted_but_not_computed() -> None:
     assert len(whole.micro_batches[0].rows) == 4
 
 
+def test_the_longest_completion_counts_though_it_is_not_computed() -> None:
+    groups = [group(1, [9, 5, 2])]  # the advantage of the first is 0
+    (mini,) = split_into_minibatches(groups, 1, 100, torch.Generator(), skip_zero_advantages=True)
+    assert [row.sample for row in mini.micro_batches[0].rows] == [1, 2]
+    assert mini.longest == split(groups)[0].longest == 9
+
+
 def test_one_completion_stays_so_that_the_optimizer_steps() -> None:
     (mini,) = split_into_minibatches(
         [group(1, [9], prompt=2), group(2, [4], prompt=3)], 1, 100, torch.Generator(), skip_zero_advantages=True

@@ -173,3 +173,14 @@ def test_other_data_or_another_model_use_no_old_reference(tmp_path: Path) -> Non
     # The policy has not moved: against the right reference nothing is gained or lost.
     assert abs(last["rewards/rejected"]) < 1e-4
     assert abs(last["rewards/chosen"]) < 1e-4
+
+
+def test_allowing_a_whole_allows_its_parts(tmp_path: Path) -> None:
+    refuse_other_origin({"data": "1"}, {"data": "2"}, ["sampler"])  # max_new_tokens decides which prompts fit
+    with pytest.raises(ConfigError, match="`data`"):
+        refuse_other_origin({"data": "1"}, {"data": "2"}, ["optimizer"])
+    run_training(config(["debug=fast"], 1), tmp_path, None, Interruption())
+    words = ["debug=fast", "optimizer.weight_decay=0.37", "resume.allow_changed=[optimizer]"]
+    run_training(config(words, 2), tmp_path, find_checkpoint(tmp_path), Interruption())
+    state = json.loads((tmp_path / "checkpoints" / "step-000002" / "state.json").read_text())
+    assert "0.37" in json.dumps(state["progress"]["optimizer"])

@@ -51,7 +51,9 @@ def resume(run: str | Path, overrides: Sequence[str] = ()) -> float | None:
     values = runs.read_config(run_dir)
     step = runs.finished_step(run_dir)
     if step is not None and all(key.partition(".")[0] in ("resume", "security") for key in _parse(overrides)):
-        print(f"{run_dir} is finished, after step {step}. To go on: pggrpo resume {run_dir} trainer.max_steps=…")
+        by_target = step < values["trainer"]["max_steps"]
+        more = "trainer.target_reward=null" if by_target else "trainer.max_steps=…"
+        print(f"{run_dir} is finished, after step {step}. To go on: pggrpo resume {run_dir} {more}")
         return None
     config = resumed_config(run_dir, values, overrides)
     steps, reached = config["trainer"]["max_steps"], runs.newest_step(run_dir)
@@ -136,6 +138,8 @@ def _parse(overrides: Sequence[str]) -> dict[str, Any]:
 
 def _set(config: dict[str, Any], key: str, value: Any) -> None:
     """Sets a key that is there; the groups stay as they are, except loggers, which may be chosen anew."""
+    from pggrpo_cli.config import MAPPING_KEYS
+
     if key == "logger":
         config["logger"] = _loggers(value)
         return
@@ -143,13 +147,14 @@ def _set(config: dict[str, Any], key: str, value: Any) -> None:
     node: Any = config
     for part in path:
         node = node.get(part) if isinstance(node, dict) else None
-    if not isinstance(node, dict) or last not in node:
+    of_every_reward = len(path) == 2 and path[0] == "reward" and last in MAPPING_KEYS["reward"]
+    if not isinstance(node, dict) or (last not in node and not of_every_reward):
         from pggrpo_cli.hydra_errors import known_keys, no_such_key
 
         raise ConfigError(no_such_key(key, known_keys(config), ()))
-    if isinstance(node[last], dict) and not isinstance(value, dict):
+    if isinstance(node.get(last), dict) and not isinstance(value, dict):
         raise ConfigError(f"`{key}`: holds keys of its own, {', '.join(node[last])}; give one of them a value.")
-    if isinstance(node[last], float) and type(value) is int:
+    if isinstance(node.get(last), float) and type(value) is int:
         value = float(value)
     node[last] = value
 

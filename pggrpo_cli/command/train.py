@@ -80,9 +80,9 @@ def run_in(config: TrainConfig, run_dir: Path, resume_from: Path | None, overrid
         def begin(computes: str) -> list[str]:
             """Everything is accepted: from here on the directory says what runs in it. Returns what is to be said."""
             with runs.writable(run_dir):
-                (run_dir / runs.FINISHED).unlink(missing_ok=True)
                 runs.save_config(run_dir, as_dict(config))
                 changes = save_environment(run_dir / runs.ENVIRONMENT, computes)
+                (run_dir / runs.FINISHED).unlink(missing_ok=True)
             if not changes:
                 return []
             return [f"not the environment of the last session ({'; '.join(changes)}): the same run, but not to the bit"]

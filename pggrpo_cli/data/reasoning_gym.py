@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import random
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -9,6 +11,9 @@ from pggrpo_cli.errors import ConfigError
 from pggrpo_cli.order import split
 from pggrpo_cli.ranges import Range
 from pggrpo_cli.types import Dataset, Row
+
+BY_HASH_SEED = ("isomorphic_strings", "knight_swap", "polynomial_multiplication", "ransom_note", "word_ladder")
+"""Tasks that go through sets of strings, whose order Python draws anew at every start."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,10 +47,19 @@ class ReasoningGym:
                     else f" It has {len(DATASETS)}; see its documentation."
                 )
             )
+        if self.task in BY_HASH_SEED and os.environ.get("PYTHONHASHSEED", "random") == "random":
+            raise ConfigError(
+                f"`data.task`: the questions of {self.task} depend on the order of Python's sets, which is another one at "
+                "every start: no run could be repeated or resumed. Start with PYTHONHASHSEED=0 in the environment."
+            )
+        state = random.getstate()
+        random.seed(self.data_seed)  # some tasks forget their own seed
         try:
-            entries = reasoning_gym.create_dataset(self.task, size=self.size, seed=self.data_seed, **self.params)
+            entries = list(reasoning_gym.create_dataset(self.task, size=self.size, seed=self.data_seed, **self.params))
         except (TypeError, AssertionError, ValueError) as error:
             raise ConfigError(f"`data.params`: task {self.task} refuses them: {error}") from error
+        finally:
+            random.setstate(state)
         rows: dict[str, Row] = {}
         for index, entry in enumerate(entries):
             question = entry["question"]

@@ -245,12 +245,12 @@ def test_a_signal_in_the_last_step_of_a_job_ends_the_sweep_too(
 
 @pytest.mark.fault("T31")
 @pytest.mark.parametrize(
-    "word", ["name=${oc.env:JUDGE_API_KEY}", "name=run-canary-8d2f", "data.prompt_suffix=canary-8d2f"]
+    "word", ["name=${oc.env:JUDGE_API_KEY}", "name=run-canary-8d2f-77a0c1", "data.prompt_suffix=canary-8d2f-77a0c1"]
 )
 def test_a_secret_comes_into_no_file_and_no_message(
     train, word: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("JUDGE_API_KEY", "canary-8d2f")
+    monkeypatch.setenv("JUDGE_API_KEY", "canary-8d2f-77a0c1")
     assert train(word, "hydra.run.dir=run") == 2
     out, err = capfd.readouterr()
     assert f"`{word.partition('=')[0]}`: holds the value of the environment variable JUDGE_API_KEY" in err
@@ -259,6 +259,22 @@ def test_a_secret_comes_into_no_file_and_no_message(
     written = [file for file in Path().rglob("*") if file.is_file()]
     assert Path("run/environment.json") in written
     assert [file for file in written if b"canary" in file.read_bytes()] == []
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "word"),
+    [
+        ("EOS_TOKEN", "<|im_end|>", "sampler.stop=['<|im_end|>']"),
+        ("INPUT_KEY", "questionaire", "name=questionaire"),
+        ("DB_PASSWORD", "pggrpo_cli", "seed=2"),
+        ("SORT_KEY", "1234567890123456", "name=x1234567890123456"),
+    ],
+)
+def test_words_that_are_no_secrets(
+    train, training: PretendedTraining, variable: str, value: str, word: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    assert train(word) == 0
 
 
 def test_sweep_is_checked_before_its_first_job(train, training: PretendedTraining) -> None:

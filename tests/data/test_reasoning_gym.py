@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 import pytest
 
-from pggrpo_cli.data.reasoning_gym import ReasoningGym
+from pggrpo_cli.data.reasoning_gym import BY_HASH_SEED, ReasoningGym
 from pggrpo_cli.errors import ConfigError
 
 DATA = ReasoningGym(
@@ -28,6 +29,27 @@ def test_held_out_questions_are_never_trained_on() -> None:
     assert len(train) == len(data.train) > 50
     assert data.train[0].prompt == [{"role": "user", "content": data.train[0].columns["question"]}]
     assert data.train[0].columns["task"] == "chain_sum"
+
+
+@pytest.mark.parametrize("task", BY_HASH_SEED)
+def test_tasks_that_python_itself_shuffles_are_refused(task: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = replace(DATA, task=task, params={}, size=4, eval_size=1)
+    monkeypatch.delenv("PYTHONHASHSEED", raising=False)
+    with pytest.raises(ConfigError, match=rf"`data.task`: the questions of {task} .* PYTHONHASHSEED=0"):
+        data.load(1)
+    monkeypatch.setenv("PYTHONHASHSEED", "0")
+    assert data.load(1).train
+
+
+def test_a_task_that_forgets_its_seed_is_given_one() -> None:
+    data = replace(DATA, task="list_functions", params={}, size=6, eval_size=1)
+    state = random.getstate()
+    first = data.load(1)
+    random.random()
+    assert data.load(1) == first
+    random.setstate(state)
+    data.load(1)
+    assert random.getstate() == state
 
 
 def test_the_seed_divides_the_questions() -> None:
