@@ -329,7 +329,7 @@ class _Build:
             lines.append(f"data: {rendered.dropped} overlong prompts dropped, {rendered.truncated} truncated")
         lengths = [len(prompt.token_ids) for prompt in rendered.prompts]
         lines += describe(config, policy, trainer.loss, len(lengths), sum(lengths) / len(lengths))
-        lines += unused_labels(self.rows, config)
+        lines += [*unused_labels(self.rows, config), *self.scorer.notes]
         if trainer.progress.step:
             lines.append(f"resumed after step {trainer.progress.step}")
         elif config.self_check.enabled:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
         RolloutGroup,
         RunContext,
         Sample,
+        ScoreError,
+        Scores,
         StateDict,
         TokenScores,
         TrainBatch,
@@ -72,10 +74,11 @@ class OpenSampler(Protocol):
 
 
 class Reward(Protocol):
-    """Scores completions, a batch at a time."""
+    """Scores completions, a batch at a time. One that needs something alive has `open(context: RewardContext)`."""
 
-    def score(self, samples: Sequence[Sample]) -> Sequence[float | None]:
-        """One score per sample; None: this reward does not apply to this one."""
+    def score(self, samples: Sequence[Sample]) -> Sequence[float | ScoreError | None] | Scores:
+        """One score per sample; None: this reward does not apply to this one; ScoreError: it cannot be scored, and
+        `on_error` says what becomes of it. Scores carries what is to be logged beside them."""
         ...
 
 

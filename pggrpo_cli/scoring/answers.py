@@ -45,6 +45,12 @@ def opened(reward: Any, name: str, context: RewardContext) -> Iterator[Any]:
         yield working
 
 
+def described(reward: Any) -> str:
+    """What a reward says of itself, for the plan; empty if it says nothing."""
+    describe = getattr(reward, "describe", None)
+    return str(describe()) if callable(describe) else ""
+
+
 def call(reward: Any, samples: Sequence[Sample]) -> Answers:
     """`reward.score(samples)`; what it raises, unless it is an error of ours, fails all of its samples."""
     try:

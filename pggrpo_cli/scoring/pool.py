@@ -75,6 +75,8 @@ class Pool:
         self._threads: list[threading.Thread] = []
         self._workers: list[_Worker] = []
         self._waiting = 0
+        self.notes: dict[str, str] = {}
+        """What each reward says of itself, once it is loaded."""
         self._lock = threading.Lock()
         self._reaper = Reaper()
 
@@ -110,7 +112,7 @@ class Pool:
         return [worker.pid for worker in self._workers if worker.pid is not None]
 
     def _start_worker(self) -> None:
-        worker = _Worker(self._context, self._output, self._reaper)
+        worker = _Worker(self._context, self._output, self._reaper, self.notes)
         thread = threading.Thread(target=self._serve, args=(worker,), name="reward worker", daemon=True)
         self._workers.append(worker)
         self._threads.append(thread)
@@ -131,8 +133,8 @@ class Pool:
 class _Worker:
     """One process at a time, used by one thread."""
 
-    def __init__(self, context: RewardContext, output: Output, reaper: Reaper) -> None:
-        self._context, self._output, self._reaper = context, output, reaper
+    def __init__(self, context: RewardContext, output: Output, reaper: Reaper, notes: dict[str, str]) -> None:
+        self._context, self._output, self._reaper, self._notes = context, output, reaper, notes
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
         self._loaded: set[str] = set()
@@ -170,7 +172,7 @@ class _Worker:
         context = asdict(self._context) | {"run_dir": None if folder is None else str(folder.absolute())}
         message = {"name": reward.name, "node": reward.node, "context": context}
         try:
-            _accepted(self._ask(message, LOAD_SECONDS))
+            self._notes[reward.name] = _accepted(self._ask(message, LOAD_SECONDS))["loaded"]
         except TimeoutError:
             raise UserCodeError(f"`reward.{reward.name}`: was not ready after {LOAD_SECONDS} seconds.") from None
         except EOFError as death:

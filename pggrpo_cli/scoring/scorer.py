@@ -15,7 +15,7 @@ from pggrpo_cli.config import MAPPING_KEYS, RewardSettings, TrainConfig
 from pggrpo_cli.errors import RewardTraceback, UserCodeError
 from pggrpo_cli.instantiate import component
 from pggrpo_cli.prompts import PromptFormat, apply_format
-from pggrpo_cli.scoring.answers import Answer, Answers, call, opened
+from pggrpo_cli.scoring.answers import Answer, Answers, call, described, opened
 from pggrpo_cli.scoring.output import Output
 from pggrpo_cli.scoring.pool import IsolatedReward, Pool, default_workers
 from pggrpo_cli.types import RewardContext, Row, Sample, ScoreError
@@ -82,6 +82,14 @@ class Scorer:
             metrics=metrics,
             columns=columns,
         )
+
+    @property
+    def notes(self) -> list[str]:
+        """What the rewards say of themselves, for the plan; those of other processes once they have been called."""
+        notes = {name: described(one.reward) for name, one in self._rewards.items()}
+        if self._pool is not None:
+            notes |= self._pool.notes
+        return [f"reward.{name}: {words}" for name, words in notes.items() if words]
 
     def dry_run(self, rows: Sequence[Row], prompt_format: PromptFormat) -> None:
         """Calls every reward on real rows with made-up completions, so that a broken one fails before a model loads."""

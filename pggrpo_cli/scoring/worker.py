@@ -19,7 +19,7 @@ from typing import Any
 
 from pggrpo_cli.errors import ConfigError, DataError, PggrpoError
 from pggrpo_cli.instantiate import component
-from pggrpo_cli.scoring.answers import call, opened
+from pggrpo_cli.scoring.answers import call, described, opened
 from pggrpo_cli.scoring.messages import decode_samples, encode_answers, from_bytes, to_bytes
 from pggrpo_cli.types import RewardContext, Sample
 
@@ -53,7 +53,7 @@ def _answer(message: Mapping[str, Any], rewards: dict[str, Any], stack: ExitStac
             folder = message["context"]["run_dir"]
             context = RewardContext(**message["context"] | {"run_dir": None if folder is None else Path(folder)})
             rewards[name] = stack.enter_context(opened(component(message["node"], f"reward.{name}"), name, context))
-            return {"loaded": True}
+            return {"loaded": described(rewards[name])}
         samples = decode_samples(message["samples"])
         _seed(message["seed"], name, samples)
         return encode_answers(call(rewards[name], samples))
