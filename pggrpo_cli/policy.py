@@ -163,17 +163,18 @@ class Policy:
         logprobs: list[torch.Tensor] = []
         entropies: list[torch.Tensor] = []
         completions = iter(packed.completion_ids)
-        for prompt, group in zip(packed.prompt_ids, packed.groups, strict=True):
-            for _ in group.completion_lengths:
-                completion = next(completions).to(self.device)
-                ids = torch.cat([torch.tensor(prompt, device=self.device), completion[:-1]])
-                with self.computing():
+        # One autocast for all of them: it keeps the cast weights while it lasts, and so does the graph of each sequence.
+        with self.computing():
+            for prompt, group in zip(packed.prompt_ids, packed.groups, strict=True):
+                for _ in group.completion_lengths:
+                    completion = next(completions).to(self.device)
+                    ids = torch.cat([torch.tensor(prompt, device=self.device), completion[:-1]])
                     logits = self.module(input_ids=ids[None], use_cache=False).logits[0, len(prompt) - 1 :]
-                logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
-                table = logits.log_softmax(-1)
-                logprobs.append(table.gather(1, completion[:, None]).squeeze(1))
-                if with_entropy:
-                    entropies.append(-(table.exp() * table).sum(-1))
+                    logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
+                    table = logits.log_softmax(-1)
+                    logprobs.append(table.gather(1, completion[:, None]).squeeze(1))
+                    if with_entropy:
+                        entropies.append(-(table.exp() * table).sum(-1))
         return TokenScores(logprobs=torch.cat(logprobs), entropies=torch.cat(entropies) if with_entropy else None)
 
     def _head(self) -> Head:

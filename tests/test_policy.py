@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -70,6 +71,35 @@ def test_a_model_that_cannot_run_packed_gives_the_same_scores() -> None:
     policy.module.set_attn_implementation("sdpa")
     scores = policy.score(packed, TEMPERATURE, with_entropy=True)
     assert torch.allclose(scores.logprobs, expected.logprobs, atol=1e-5)
+
+
+def test_sequence_by_sequence_the_cast_weights_are_kept_once(
+    random_completions: Callable[..., list[torch.Tensor]],
+) -> None:
+    """bfloat16 over float32 weights: the graph of each sequence needs the cast weights; of SmolLM2 they are 270 MB."""
+    policy = tiny_policy(dtype=torch.bfloat16)
+    policy.packable_reason = "for the test"
+    policy.module.set_attn_implementation("sdpa")
+    shapes = {parameter.shape for parameter in policy.module.parameters() if parameter.dim() == 2}
+
+    def cast_weights(count: int) -> int:
+        kept: set[int] = set()
+
+        def note(tensor: torch.Tensor) -> torch.Tensor:
+            if (
+                tensor.dtype == torch.bfloat16
+                and {tensor.shape, tensor.T.shape if tensor.dim() == 2 else None} & shapes
+            ):
+                kept.add(tensor.untyped_storage().data_ptr())
+            return tensor
+
+        packed = pack([[1, 2, 3]], [random_completions([5] * count)])
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            scores = policy.score(packed, 1.0, with_entropy=False)
+        scores.logprobs.sum().backward()
+        return len(kept)
+
+    assert 0 < cast_weights(6) == cast_weights(1)
 
 
 def test_gradient_checkpointing_computes_layers_again_and_changes_no_gradient() -> None:
