@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,7 @@ class MathVerify:
             import math_verify
         except ImportError as error:
             raise ConfigError("`reward.math_verify`: not installed: pip install 'pggrpo[math]'") from error
+        logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns of the time limits that are off on purpose
         return [self._score(math_verify, sample) for sample in samples]
 
     def _score(self, library: Any, sample: Sample) -> float | ScoreError | None:

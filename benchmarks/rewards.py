@@ -1,0 +1,82 @@
+"""What it costs to run a reward in a process of its own, and what that brings: the pool against calling one by one.
+
+A reward that does nothing shows the cost of a score; math-verify shows the gain of several processes. Interleaved, a few rounds.
+
+    python benchmarks/rewards.py [--scores 1000] [--rounds 3]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from workloads import machine
+
+from pggrpo_cli.reward.math_verify import MathVerify
+from pggrpo_cli.scoring.output import Output
+from pggrpo_cli.scoring.pool import IsolatedReward, Pool, default_workers
+from pggrpo_cli.types import RewardContext, Sample
+
+NOTHING = "def nothing(completion):\n    return 1.0\n"
+
+
+def samples(count: int) -> list[Sample]:
+    return [
+        Sample(
+            prompt="p",
+            completion=f"So $x = \\frac{{{index}}}{{{index + 7}}}$, and the answer is $\\boxed{{\\frac{{{index}}}{{4}}}}$.",
+            completion_ids=[0],
+            finish_reason="stop",
+            columns={"answer": f"{index / 4}"},
+        )
+        for index in range(count)
+    ]
+
+
+def seconds(pool: Pool, reward: IsolatedReward, batch: list[Sample]) -> float:
+    started = time.perf_counter()
+    futures = [pool.submit(reward, [sample]) for sample in batch]
+    answers = [future.result().answers[0] for future in futures]
+    assert answers == [1.0] * len(batch)
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scores", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    batch, here = samples(options.scores), MathVerify(answer_column="answer")
+    times: dict[str, list[float]] = {"nothing": [], "here": [], "pool": []}
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "mine.py"
+        file.write_text(NOTHING)
+        python: dict[str, Any] = {"_target_": "pggrpo_cli.reward.python.Python", "path": str(file), "name": "nothing"}
+        maths: dict[str, Any] = {"_target_": "pggrpo_cli.reward.math_verify.MathVerify", "answer_column": "answer"}
+        nothing = IsolatedReward(name="nothing", node=python, timeout_s=60)
+        verify = IsolatedReward(name="math_verify", node=maths, timeout_s=60)
+        with Pool(default_workers(), RewardContext(run_dir=None, device="cpu", seed=1), Output(None)) as pool:
+            for reward in (nothing, verify):
+                seconds(pool, reward, batch[:64])  # processes start, libraries are imported
+            for _ in range(options.rounds):
+                times["nothing"].append(seconds(pool, nothing, batch))
+                started = time.perf_counter()
+                for sample in batch:
+                    assert here.score([sample]) == [1.0]
+                times["here"].append(time.perf_counter() - started)
+                times["pool"].append(seconds(pool, verify, batch))
+    middle = {name: statistics.median(values) for name, values in times.items()}
+    print(machine())
+    print(f"a score that does nothing: {1e3 * middle['nothing'] / options.scores:.2f} ms through the pool")
+    print(
+        f"{options.scores} math_verify scores: {middle['here']:.1f} s one by one, {middle['pool']:.1f} s in "
+        f"{default_workers()} processes: {middle['here'] / middle['pool']:.2f}×"
+    )
+
+
+if __name__ == "__main__":
+    main()
