@@ -26,8 +26,9 @@ def samples_of(groups: Sequence[RolloutGroup], step: int) -> list[Sample]:
             columns=group.prompt.row.columns,
             preference=rollout.preference,
             step=step,
+            group=index,
         )
-        for group in groups
+        for index, group in enumerate(groups)
         for rollout in group.rollouts
     ]
 

@@ -115,6 +115,8 @@ class Sample:
     preference: float | None = None
     step: int = 0
     """The step in which it was sampled; 0: before the first."""
+    group: int = 0
+    """Which of the prompts scored together it belongs to: samples of one group have the same prompt."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -94,11 +94,16 @@ class Scorer:
     def dry_run(self, rows: Sequence[Row], prompt_format: PromptFormat) -> None:
         """Calls every reward on real rows with made-up completions, so that a broken one fails before a model loads."""
         samples: list[Sample] = []
-        for row in rows:
+        for index, row in enumerate(rows):
             prompt = apply_format(row, prompt_format).prompt
             for text in ("", "0", str(row.columns.get("answer", "1"))):
                 sample = Sample(
-                    prompt=prompt, completion=text, completion_ids=[0], finish_reason="stop", columns=row.columns
+                    prompt=prompt,
+                    completion=text,
+                    completion_ids=[0],
+                    finish_reason="stop",
+                    columns=row.columns,
+                    group=index,
                 )
                 samples.append(sample)
         if samples:
