@@ -24,7 +24,7 @@ from pggrpo_cli.origin import model_digest, prompts_digest, refuse_other_origin
 from pggrpo_cli.plan import describe, unused_labels
 from pggrpo_cli.policy import LoadedModel, ModelSettings, Policy, resolve_compute_dtype
 from pggrpo_cli.progress import Progress
-from pggrpo_cli.prompts import PromptFormat, RenderedPrompts, render_rows
+from pggrpo_cli.prompts import PromptFormat, RenderedPrompts, render_rows, set_chat_template
 from pggrpo_cli.protocols import Stateful
 from pggrpo_cli.recorder import Recorder
 from pggrpo_cli.reference import Reference, frozen, frozen_copy
@@ -197,13 +197,7 @@ class _Build:
 
     def _load_model(self) -> LoadedModel:
         loaded: LoadedModel = component(self.config.model, "model").load()
-        template = self.config.model["chat_template"]
-        if template is not None:
-            file = Path(template).expanduser()
-            is_file = len(template) < 4096 and "\n" not in template and "{" not in template
-            if is_file and not file.is_file():
-                raise ConfigError(f"`model.chat_template`: there is no file {template}, and it is no Jinja text.")
-            loaded.tokenizer.chat_template = file.read_text(encoding="utf-8") if is_file else template
+        set_chat_template(loaded.tokenizer, self.config.model["chat_template"])
         return loaded
 
     def _policy(self, loaded: LoadedModel) -> Policy:

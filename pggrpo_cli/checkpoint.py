@@ -25,6 +25,7 @@ from pggrpo_cli.errors import CheckpointError
 from pggrpo_cli.manifest import MANIFEST, NewerCheckpointError, verify_manifest, write_manifest
 from pggrpo_cli.types import StateDict
 from pggrpo_cli.warn import warn as warn_on_stderr
+from pggrpo_cli.whole_folder import flush, put_in_place, remove
 
 OPTIMIZER_TENSORS = "optimizer.safetensors"
 STATE_TENSORS = "state.safetensors"
@@ -73,10 +74,10 @@ def save_checkpoint(
         save_file(_savable(optimizer_tensors), temporary / OPTIMIZER_TENSORS)
         _write_states(temporary, component_states, progress)
         for path in [*temporary.rglob("*")]:
-            _flush(path)
-        _flush(write_manifest(temporary, step))
-        _flush(temporary)
-        _commit(temporary, final)
+            flush(path)
+        flush(write_manifest(temporary, step))
+        flush(temporary)
+        put_in_place(temporary, final)
     except BaseException as error:
         clean_leftovers(checkpoints_dir)
         reason = _outside_reason(error, checkpoints_dir)
@@ -152,14 +153,14 @@ def clean_leftovers(checkpoints_dir: Path, warn: Callable[[str], None] = warn_on
     for path in sorted(checkpoints_dir.glob(".replaced-step-*")):
         final = path.with_name(f"step-{_step_of(path):06d}")
         if final.exists():
-            _remove(path, warn)
+            remove(path, warn)
             continue
         try:
             os.rename(path, final)
         except OSError as error:
             warn(f"{path} could not be renamed back to {final.name}: {error}")
     for path in _rubbish(checkpoints_dir):
-        _remove(path, warn)
+        remove(path, warn)
 
 
 def leftover_bytes(checkpoints_dir: Path) -> int:
@@ -213,26 +214,6 @@ def _write_states(folder: Path, states: Mapping[str, StateDict], progress: Mappi
     (folder / STATE_VALUES).write_text(text + "\n", encoding="utf-8")
 
 
-def _flush(path: Path) -> None:
-    """fsync of a file or folder."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _commit(temporary: Path, final: Path) -> None:
-    """Renames; a folder already of that name (broken, or of an earlier attempt) stays until its replacement is in."""
-    replaced = final.with_name(f".replaced-{final.name}-{os.getpid()}")
-    if final.exists():
-        os.rename(final, replaced)
-    os.rename(temporary, final)
-    _flush(final.parent)
-    if replaced.exists():
-        _remove(replaced, warn_on_stderr)
-
-
 def _set_aside_later(checkpoints_dir: Path, step: int) -> None:
     """Whoever went back to an earlier step and saves again has left the later steps: they must neither be resumed from
     nor push the new ones out. They are renamed, not deleted."""
@@ -258,14 +239,7 @@ def _discard(path: Path, warn: Callable[[str], None]) -> None:
     except OSError as error:
         warn(f"{path} could not be deleted: {error}")
         return
-    _remove(trash, warn)
-
-
-def _remove(path: Path, warn: Callable[[str], None]) -> None:
-    try:
-        shutil.rmtree(path)
-    except OSError as error:
-        warn(f"{path} could not be deleted: {error}")
+    remove(trash, warn)
 
 
 def _check_free_space(checkpoints_dir: Path) -> None:

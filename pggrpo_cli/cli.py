@@ -69,6 +69,8 @@ def _dispatch(arguments: list[str]) -> int:
     if first in ("-V", "--version"):
         print(f"pggrpo {__version__}")
         return 0
+    if first == "__complete":  # what the scripts of `pggrpo completion` ask
+        return int(import_module("pggrpo_cli.completions").main(arguments[1:]))
     known = commands()
     if first not in known:
         raise UsageError(

@@ -21,16 +21,21 @@ def report(error: Exception) -> int:
             return 1
         print(f"error: {place}: your own code raised {type(error).__name__}: {error}", file=sys.stderr, flush=True)
         return UserCodeError.exit_code
-    if isinstance(error, UserCodeError) and error.__cause__ is not None:
-        if isinstance(error.__cause__, RewardTraceback):
-            print(str(error.__cause__).rstrip(), file=sys.stderr)
-        else:
-            traceback.print_exception(error.__cause__)
+    show_cause(error)
     prefix = "" if isinstance(error, StoppedEarly) else "error: "
     # A file's text may stand in the message: what stderr cannot encode must not become a second error.
     text = f"{prefix}{error}\n".encode(sys.stderr.encoding or "utf-8", "backslashreplace")
     print(text.decode(sys.stderr.encoding or "utf-8"), end="", file=sys.stderr, flush=True)
     return error.exit_code
+
+
+def show_cause(error: PggrpoError) -> None:
+    """The traceback of a user's own code on stderr, if that is what it comes from."""
+    if isinstance(error, UserCodeError) and error.__cause__ is not None:
+        if isinstance(error.__cause__, RewardTraceback):
+            print(str(error.__cause__).rstrip(), file=sys.stderr)
+        else:
+            traceback.print_exception(error.__cause__)
 
 
 def _users_line(error: BaseException) -> str | None:

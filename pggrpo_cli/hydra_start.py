@@ -30,6 +30,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from pggrpo_cli import __version__
+from pggrpo_cli.commented_config import commented_config, help_page
 from pggrpo_cli.config import MAPPING_KEYS, NAMED_GROUPS, SECTIONS, SINGLE_GROUPS, conf_dir, register
 from pggrpo_cli.errors import ConfigError, UsageError
 from pggrpo_cli.hydra_errors import hydra_errors
@@ -88,6 +89,15 @@ def compose(command: str = "train", overrides: list[str] | None = None, config_d
             return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
 
 
+def shown(command: str, overrides: list[str], config_dir: str | None = None) -> str:
+    """The same as text: YAML with the comments of its files. Raises ConfigError or UsageError."""
+    overrides = [_settable(word) for word in overrides]
+    with _hydra(config_dir) as hydra:
+        _refuse_odd_words(command, overrides, hydra)
+        with _translated(hydra, command, overrides):
+            return commented_config(hydra, command, overrides)
+
+
 def _settable(word: str) -> str:
     """`reward.mine.timeout_s=5`: the keys of every reward can be given without Hydra's ++, though no file names them."""
     parts = word.partition("=")[0].split(".")
@@ -114,11 +124,16 @@ def _parse(command: str, arguments: list[str]) -> argparse.Namespace:
         raise UsageError("--config-path would replace our own configuration; to add to it use --config-dir DIR.")
     if options.experimental_rerun is not None:
         raise UsageError("--experimental-rerun would load a pickle; to go on with a run: pggrpo resume RUN.")
+    if options.shell_completion:
+        raise UsageError(
+            '-sc is Hydra\'s own completion, which knows no commands. Ours: eval "$(pggrpo completion bash)"; pggrpo '
+            "completion --help has zsh and fish."
+        )
     if options.resolve and options.cfg is None and not options.help:
         raise UsageError("--resolve goes with --cfg or --help.")
-    asked = [options.run, options.cfg is not None, options.multirun, options.shell_completion, options.info is not None]
+    asked = [options.run, options.cfg is not None, options.multirun, options.info is not None]
     if sum(asked) > 1:
-        raise UsageError("only one of --run, --multirun, --cfg, --info and --shell-completion can be asked for.")
+        raise UsageError("only one of --run, --multirun, --cfg and --info can be asked for.")
     return options
 
 
@@ -205,15 +220,13 @@ def _show(hydra: Hydra, name: str, options: argparse.Namespace) -> bool:
     """What an option asks to be shown; whether there was one."""
     parser = get_args_parser()
     if options.help:
-        hydra.app_help(config_name=name, args_parser=parser, args=options)
+        print(help_page(hydra, name, options))
     elif options.hydra_help:
         options.overrides = [word for word in options.overrides if word.lstrip("+~").startswith("hydra")]
         hydra.hydra_help(config_name=name, args_parser=parser, args=options)
     elif options.cfg:
         shown: dict[str, Any] = {"cfg_type": options.cfg, "package": options.package, "resolve": options.resolve}
         hydra.show_cfg(config_name=name, overrides=options.overrides, **shown)
-    elif options.shell_completion:
-        hydra.shell_completion(config_name=name, overrides=options.overrides)
     elif options.info is not None:
         hydra.show_info(options.info, config_name=name, overrides=options.overrides)
     else:

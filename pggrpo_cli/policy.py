@@ -38,6 +38,20 @@ class LoadedModel:
     """Where the weights came from, for people."""
 
 
+def end_token_ids(module: Any, tokenizer: Any) -> tuple[int, ...]:
+    """Of the generation configuration and of the tokenizer, ascending."""
+    configured = getattr(module.generation_config, "eos_token_id", None)
+    ids = {configured} if isinstance(configured, int) else set(configured or ())
+    if tokenizer.eos_token_id is not None:
+        ids.add(tokenizer.eos_token_id)
+    return tuple(sorted(ids))
+
+
+def context_length(module: Any) -> int:
+    """Tokens; a model that says nothing has no limit worth mentioning."""
+    return int(getattr(module.config.get_text_config(), "max_position_embeddings", 0) or 1 << 30)
+
+
 def resolve_compute_dtype(name: str, device: torch.device) -> torch.dtype:
     """auto: bfloat16 where the hardware multiplies it, else float32."""
     if name != "auto":
@@ -92,16 +106,12 @@ class Policy:
 
     @property
     def end_token_ids(self) -> tuple[int, ...]:
-        """Every id that ends a completion, from the generation configuration and the tokenizer, ascending."""
-        configured = getattr(self.module.generation_config, "eos_token_id", None)
-        ids = {configured} if isinstance(configured, int) else set(configured or ())
-        if self.tokenizer.eos_token_id is not None:
-            ids.add(self.tokenizer.eos_token_id)
-        return tuple(sorted(ids))
+        """Every id that ends a completion, ascending."""
+        return end_token_ids(self.module, self.tokenizer)
 
     @property
     def context_length(self) -> int:
-        return int(getattr(self.config, "max_position_embeddings", 0) or 1 << 30)
+        return context_length(self.module)
 
     @property
     def autocasts(self) -> bool:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pggrpo_cli.errors import DataError
+from pggrpo_cli.errors import ConfigError, DataError
 from pggrpo_cli.ranges import Range
 from pggrpo_cli.types import Message, Prompt, Row
 
@@ -28,6 +29,17 @@ class RenderedPrompts:
     prompts: list[Prompt]
     dropped: int
     truncated: int
+
+
+def set_chat_template(tokenizer: Any, template: str | None) -> None:
+    """model.chat_template: Jinja text or a file that holds it; None leaves the tokenizer's own. Raises ConfigError."""
+    if template is None:
+        return
+    file = Path(template).expanduser()
+    is_file = len(template) < 4096 and "\n" not in template and "{" not in template
+    if is_file and not file.is_file():
+        raise ConfigError(f"`model.chat_template`: there is no file {template}, and it is no Jinja text.")
+    tokenizer.chat_template = file.read_text(encoding="utf-8") if is_file else template
 
 
 def apply_format(row: Row, prompt_format: PromptFormat) -> Row:

@@ -43,6 +43,15 @@ class Model(Protocol):
         ...
 
 
+@runtime_checkable
+class Outlined(Protocol):
+    """A model that can be looked at before its weights are read."""
+
+    def outline(self) -> LoadedModel:
+        """What load() gives, its module on the meta device."""
+        ...
+
+
 class Data(Protocol):
     """Where rows come from."""
 

@@ -44,14 +44,15 @@ POINTS = {
     "weights": "pggrpo_cli.saving:Saver._export",
     "tensors": "pggrpo_cli.checkpoint:save_file",
     "states": "pggrpo_cli.checkpoint:_write_states",
-    "fsync": "pggrpo_cli.checkpoint:_flush",
+    "fsync": "pggrpo_cli.checkpoint:flush",
     "manifest": "pggrpo_cli.checkpoint:write_manifest",
-    "commit": "pggrpo_cli.checkpoint:_commit",
+    "commit": "pggrpo_cli.checkpoint:put_in_place",
+    "fsync of the parent": "pggrpo_cli.whole_folder:flush",
     "rename": "os:rename",
     "replacement": "os:replace",
     "purge": "pggrpo_cli.saving:purge",
     "deletion": "pggrpo_cli.checkpoint:_discard",
-    "removal": "pggrpo_cli.checkpoint:_remove",
+    "removal": "pggrpo_cli.checkpoint:remove",
     "restoring": "pggrpo_cli.saving:Saver.restore",
 }
 TIMES = ("time/", "step_time", "tokens_per_second", "memory/")

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from pggrpo_cli import checkpoint as module
-from pggrpo_cli import manifest
+from pggrpo_cli import manifest, whole_folder
 from pggrpo_cli.checkpoint import clean_leftovers, load_checkpoint, newest_checkpoint, purge, save_checkpoint
 from pggrpo_cli.errors import CheckpointError
 
@@ -316,7 +316,7 @@ def test_everything_is_on_disk_before_the_name_and_the_name_before_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events: list[str] = []
-    flush, rename = module._flush, os.rename
+    flush, rename = whole_folder.flush, os.rename
 
     def noted_flush(path: Path) -> None:
         events.append(path.name)
@@ -326,7 +326,8 @@ def test_everything_is_on_disk_before_the_name_and_the_name_before_the_end(
         events.append(f"rename to {target.name}")
         rename(source, target)
 
-    monkeypatch.setattr(module, "_flush", noted_flush)
+    for owner in (module, whole_folder):
+        monkeypatch.setattr(owner, "flush", noted_flush)
     monkeypatch.setattr(os, "rename", noted_rename)
     path = save(tmp_path, 1)
     names = {entry.name for entry in path.rglob("*")} - {"manifest.json"}

@@ -18,8 +18,15 @@ class Hf:
 
     def load(self) -> LoadedModel:
         """Raises ConfigError `model.path` if files are missing or of a kind that is refused."""
+        return self._open(weights=True)
+
+    def outline(self) -> LoadedModel:
+        """The same without its weights."""
+        return self._open(weights=False)
+
+    def _open(self, *, weights: bool) -> LoadedModel:
         local = Path(self.path).expanduser()
         looks_local = self.path.startswith((".", "/", "~")) or self.path.endswith(".gguf")
         if looks_local or local.exists():
-            return load_folder(local, key="model.path")
-        return load_hub(self.path, self.revision, key="model.path")
+            return load_folder(local, key="model.path", weights=weights)
+        return load_hub(self.path, self.revision, key="model.path", weights=weights)

@@ -37,6 +37,14 @@ class Smollm2135m:
             self._convert(gguf, cached)
         return load_folder(cached, key="model")
 
+    def outline(self) -> LoadedModel:
+        """The same without its weights; nothing is converted."""
+        cached = cache_folder() / "smollm2_135m"
+        if (cached / "config.json").exists():
+            return load_folder(cached, key="model", weights=False)
+        gguf = self._packaged_gguf()
+        return self._from_hub(weights=False) if gguf is None else load_gguf(gguf, key="model", weights=False)
+
     def _packaged_gguf(self) -> Path | None:
         # find_spec locates the package without running it: its own dependencies are not needed.
         spec = importlib.util.find_spec(self.package)
@@ -57,9 +65,9 @@ class Smollm2135m:
         except OSError:  # another process was first
             shutil.rmtree(temporary, ignore_errors=True)
 
-    def _from_hub(self) -> LoadedModel:
+    def _from_hub(self, *, weights: bool = True) -> LoadedModel:
         try:
-            return load_hub(self.hub_id, None, key="model")
+            return load_hub(self.hub_id, None, key="model", weights=weights)
         except ConfigError as error:
             raise ConfigError(
                 f"`model`: SmolLM2-135M-Instruct is neither cached nor installed, and the hub did not give it. Install "

@@ -1,0 +1,215 @@
+"""The run that a command line describes, as `pggrpo doctor` finds it: configuration, model, data, one reward call.
+
+The model's weights are not read: shapes, tokenizer and configuration tell what there is to know before a run.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pggrpo_cli.config import MAPPING_KEYS, TrainConfig
+from pggrpo_cli.errors import PggrpoError, UserCodeError
+from pggrpo_cli.failure import show_cause
+from pggrpo_cli.findings import Finding, ok, trouble, warning
+from pggrpo_cli.machine_findings import available_memory
+
+if TYPE_CHECKING:
+    from pggrpo_cli.policy import LoadedModel
+    from pggrpo_cli.prompts import PromptFormat
+    from pggrpo_cli.types import Dataset, Row
+
+ROWS = 200
+"""Rows that are rendered and tokenised; a data set may have millions."""
+OPTIMIZER_COPIES = 2
+GRADIENTS_AND_WEIGHTS = 2
+
+
+def run_findings(overrides: list[str], config_dir: str | None) -> Iterator[Finding]:
+    """What can be known of `pggrpo train <overrides>` before it starts. What depends on a part in trouble is left out."""
+    from pggrpo_cli.check import check_foreign_targets, checked
+    from pggrpo_cli.hydra_start import compose
+
+    try:
+        config = checked(compose("train", overrides, config_dir))
+        check_foreign_targets(config)
+    except PggrpoError as error:
+        for line in str(error).splitlines():
+            yield trouble("configuration", line)
+        return
+    yield ok("configuration", f"{' '.join(overrides) or 'the default run'}: every key, value and class")
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    parts: dict[str, Any] = {}
+    for name, look in (("model", _model), ("data", _data), ("prompts", _prompts), ("reward", _reward)):
+        with _told() as problems:
+            yield from look(config, parts)
+        yield from (_from_error(name, error) for error in problems)
+
+
+@contextmanager
+def _told() -> Iterator[list[PggrpoError]]:
+    """Errors within, as a list: the rest is still worth a look."""
+    problems: list[PggrpoError] = []
+    try:
+        yield problems
+    except PggrpoError as error:
+        problems.append(error)
+
+
+def _from_error(name: str, error: PggrpoError) -> Finding:
+    show_cause(error)
+    advice = "its traceback is above" if isinstance(error, UserCodeError) and error.__cause__ is not None else ""
+    return trouble(name, str(error), advice)
+
+
+def _model(config: TrainConfig, parts: dict[str, Any]) -> Iterator[Finding]:
+    from pggrpo_cli.devices import resolve_device
+    from pggrpo_cli.instantiate import blamed, component
+    from pggrpo_cli.policy import context_length
+    from pggrpo_cli.protocols import Outlined
+
+    resolve_device(config.device)
+    model = component(config.model, "model")
+    with blamed("model", config.model["_target_"]):
+        loaded: LoadedModel = model.outline() if isinstance(model, Outlined) else model.load()
+    parts["model"] = loaded
+    count = sum(parameter.numel() for parameter in loaded.module.parameters())
+    size = f"{count / 1e6:.0f}M" if count >= 1e7 else f"{count / 1e6:.2g}M"
+    yield ok("model", f"{loaded.source}: {size} parameters, a context of {context_length(loaded.module)} tokens")
+    yield _tokens(loaded)
+    template = config.model["chat_template"] or loaded.tokenizer.chat_template
+    yield ok("chat template", "there is one" if template else "none, and plain text needs none")
+    yield from _room(config, count)
+
+
+def _tokens(loaded: LoadedModel) -> Finding:
+    from pggrpo_cli.policy import end_token_ids
+
+    tokenizer = loaded.tokenizer
+    ends = ", ".join(
+        f"{tokenizer.convert_ids_to_tokens(one)} ({one})" for one in end_token_ids(loaded.module, loaded.tokenizer)
+    )
+    if not ends:
+        return trouble(
+            "tokens", "no token ends a completion, so each one goes on to sampler.max_new_tokens",
+            "set eos_token in the model folder's tokenizer_config.json, or give sampler.stop=[…]",
+        )  # fmt: skip
+    bos, pad = (f"{token}" if token else "none" for token in (tokenizer.bos_token, tokenizer.pad_token))
+    return ok("tokens", f"end {ends}; begin {bos}; pad {pad} (nothing is padded in training)")
+
+
+def _room(config: TrainConfig, parameters: int) -> Iterator[Finding]:
+    """Memory for weights, gradients and Adam's two moments; the disk for the checkpoints that are kept."""
+    width = 2 if config.model["weight_dtype"] == "bfloat16" else 4
+    needed, free = parameters * width * (GRADIENTS_AND_WEIGHTS + OPTIMIZER_COPIES), available_memory()
+    said = f"weights, gradients and optimizer take {_gb(needed)}; {_gb(free)} are free on the CPU"
+    if needed > free and config.device in ("auto", "cpu"):
+        yield warning("memory of the run", said, "a smaller model, optimizer=sgd or adafactor, or a GPU's memory")
+    else:
+        yield ok("memory of the run", f"{said}; activations come on top")
+    settings = config.checkpoint
+    whole = parameters * width * (1 + OPTIMIZER_COPIES)
+    wanted = (settings.keep_last + 1 + (settings.keep_best is not None)) * whole
+    free = shutil.disk_usage(Path.cwd()).free
+    said = f"a checkpoint takes up to {_gb(whole)}, those that are kept {_gb(wanted)}; {_gb(free)} are free here"
+    if free < wanted:
+        advice = "free some, lower checkpoint.keep_last, or give another hydra.run.dir"
+        yield trouble("checkpoints", said, advice) if free < whole else warning("checkpoints", said, advice)
+    else:
+        yield ok("checkpoints", said)
+
+
+def _gb(count: float) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
+
+
+def _data(config: TrainConfig, parts: dict[str, Any]) -> Iterator[Finding]:
+    from pggrpo_cli.instantiate import blamed, component
+    from pggrpo_cli.together import check_together
+
+    source = component(config.data, "data")
+    with blamed("data", config.data["_target_"]):
+        rows: Dataset = source.load(config.seed)
+    parts["rows"] = rows
+    first = (rows.train or rows.evaluation)[0]
+    kind = "text" if isinstance(first.prompt, str) else "conversation"
+    with_completions = f" with {len(first.completions)} completions" if first.completions else ""
+    columns = ", ".join(first.columns) or "none"
+    yield ok(
+        "data", f"{len(rows.train)} rows to train on, {len(rows.evaluation)} held out; a {kind}{with_completions}; "
+        f"columns for the rewards: {columns}",
+    )  # fmt: skip
+    check_together(config, component(config.loss, "loss"), component(config.sampler, "sampler"), rows)
+
+
+def _prompts(config: TrainConfig, parts: dict[str, Any]) -> Iterator[Finding]:
+    """Rendered by the chat template and counted."""
+    if not {"model", "rows"} <= parts.keys():
+        return
+    from pggrpo_cli.policy import context_length, end_token_ids
+    from pggrpo_cli.prompts import render_rows, set_chat_template
+
+    loaded: LoadedModel = parts["model"]
+    set_chat_template(loaded.tokenizer, config.model["chat_template"])
+    new_tokens = config.sampler.get("max_new_tokens") or 0
+    room = context_length(loaded.module) - new_tokens
+    if room < 1:
+        yield trouble(
+            "prompts", f"sampler.max_new_tokens={new_tokens} leaves no room in a context of {room + new_tokens} tokens",
+            "lower it",
+        )  # fmt: skip
+        return
+    rows: list[Row] = parts["rows"].train[:ROWS]
+    rendered = render_rows(
+        rows, loaded.tokenizer, _prompt_format(config), room, end_token_ids(loaded.module, loaded.tokenizer)
+    )
+    lengths = [len(prompt.token_ids) for prompt in rendered.prompts]
+    said = f"of {len(rows)} rows: {sum(lengths) / len(lengths):.0f} tokens on average, at most {max(lengths)} of {room}"
+    bos = loaded.tokenizer.bos_token_id
+    if bos is not None and any(prompt.token_ids[:2] == (bos, bos) for prompt in rendered.prompts):
+        yield trouble("prompts", f"{said}; they begin with two BOS tokens", "take the one in the chat template out")
+    elif rendered.dropped or rendered.truncated:
+        yield warning(
+            "prompts", f"{said}; {rendered.dropped} too long and dropped, {rendered.truncated} cut",
+            "lower sampler.max_new_tokens, or look at data.max_prompt_tokens and data.overlong",
+        )  # fmt: skip
+    else:
+        yield ok("prompts", said)
+
+
+def _prompt_format(config: TrainConfig) -> PromptFormat:
+    from pggrpo_cli.prompts import PromptFormat
+
+    return PromptFormat(**{name: config.data[name] for name in MAPPING_KEYS["data"]})
+
+
+def _reward(config: TrainConfig, parts: dict[str, Any]) -> Iterator[Finding]:
+    """Called on real rows with made-up completions, as before a run."""
+    if "rows" not in parts:
+        return
+    from pggrpo_cli.scoring.scorer import open_scorer
+    from pggrpo_cli.types import RewardContext
+
+    rows = parts["rows"].train[:4] or parts["rows"].evaluation[:4]
+    with tempfile.TemporaryDirectory(prefix="pggrpo-doctor-") as folder:
+        context = RewardContext(run_dir=Path(folder), device="cpu", seed=config.seed)
+        with open_scorer(config, context) as scorer:
+            began = time.monotonic()
+            scorer.dry_run(rows, _prompt_format(config))
+            seconds = time.monotonic() - began
+            notes = "".join(f"; {note}" for note in scorer.notes)
+            problems = list(scorer.warnings)
+    names = ", ".join(config.reward)
+    if problems:
+        yield warning(
+            "reward", f"{names}: {problems[0].splitlines()[0].removeprefix('warning: ')}", "see on_error of it"
+        )
+    else:
+        yield ok("reward", f"{names}: called on {len(rows)} rows in {seconds:.1f} s{notes}")
