@@ -101,6 +101,8 @@ def _write_model(checkpoint: Path, folder: Path, dtype: torch.dtype) -> _Answer:
             tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(ends, default=None)
         )
     answer = _ask(module, tokenizer)
+    for name in ("local_files_only", "is_local"):  # how it was loaded here is nobody else's business
+        tokenizer.init_kwargs.pop(name, None)
     module.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return answer

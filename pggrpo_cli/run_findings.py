@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pggrpo_cli.config import MAPPING_KEYS, TrainConfig
-from pggrpo_cli.errors import PggrpoError, UserCodeError
+from pggrpo_cli.errors import PggrpoError
 from pggrpo_cli.failure import show_cause
 from pggrpo_cli.findings import Finding, ok, trouble, warning
 from pggrpo_cli.machine_findings import available_memory
@@ -65,8 +65,7 @@ def _told() -> Iterator[list[PggrpoError]]:
 
 def _from_error(name: str, error: PggrpoError) -> Finding:
     show_cause(error)
-    advice = "its traceback is above" if isinstance(error, UserCodeError) and error.__cause__ is not None else ""
-    return trouble(name, str(error), advice)
+    return trouble(name, str(error))
 
 
 def _model(config: TrainConfig, parts: dict[str, Any]) -> Iterator[Finding]:
@@ -139,11 +138,11 @@ def _data(config: TrainConfig, parts: dict[str, Any]) -> Iterator[Finding]:
         rows: Dataset = source.load(config.seed)
     parts["rows"] = rows
     first = (rows.train or rows.evaluation)[0]
-    kind = "text" if isinstance(first.prompt, str) else "conversation"
+    kind = "text prompt" if isinstance(first.prompt, str) else "conversation"
     with_completions = f" with {len(first.completions)} completions" if first.completions else ""
     columns = ", ".join(first.columns) or "none"
     yield ok(
-        "data", f"{len(rows.train)} rows to train on, {len(rows.evaluation)} held out; a {kind}{with_completions}; "
+        "data", f"rows: {len(rows.train)} to train on, {len(rows.evaluation)} held out; each a {kind}{with_completions}; "
         f"columns for the rewards: {columns}",
     )  # fmt: skip
     check_together(config, component(config.loss, "loss"), component(config.sampler, "sampler"), rows)
