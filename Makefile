@@ -23,8 +23,8 @@ test-all: $(VENV)/.dev ## … and the slow ones, on the real model
 faults: $(VENV)/.dev ## every test that stands for a fault, and what they tried into docs/faults_tried.md (10 minutes)
 	$(BIN)/python -m pytest -m 'fault and not gpu and not oracle' --faults docs/faults_tried.md
 
-test-oracle: $(VENV)/.oracle ## our losses against TRL's own numbers
-	$(BIN)/python -m pytest -m oracle tests/loss
+test-oracle: $(VENV)/.oracle ## our losses against TRL's own numbers; an exported model in llama.cpp against transformers
+	$(BIN)/python -m pytest -m oracle tests/loss tests/test_other_engines.py
 
 lint: $(VENV)/.dev ## ruff
 	$(BIN)/ruff check .

@@ -57,6 +57,7 @@ def export_folder(checkpoint: Path, out: Path, dtype: str | None, card: Callable
         tensors = _compare_tensors(checkpoint, temporary, wanted)
         _compare(expected, _answer(temporary, wanted, "the exported folder"))
         for path in temporary.rglob("*"):
+            path.chmod((temporary / CARD).stat().st_mode)  # safetensors lets nobody else read its files
             flush(path)
         flush(temporary)
         sizes = [path.stat().st_size for path in temporary.rglob("*") if path.is_file()]

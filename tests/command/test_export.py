@@ -80,6 +80,7 @@ def test_the_real_program(folder: Path) -> None:
     assert {path.name for path in out.iterdir()} == EXPORTED
     assert equal(weights(out), weights(folder / "run/checkpoints/step-000001"))
     assert rest(folder) == set()
+    assert len({path.stat().st_mode for path in out.iterdir()}) == 1
     module = AutoModelForCausalLM.from_pretrained(out, trust_remote_code=False)
     assert module.get_output_embeddings().weight is module.get_input_embeddings().weight
     tokenizer = AutoTokenizer.from_pretrained(out)
