@@ -16,7 +16,7 @@ def test_preference_pairs_of_a_model_fit_the_experiment(tmp_path: Path) -> None:
     """`make preferences`, with the tiny model: a right and a wrong answer of the same question, none held out."""
     script = ROOT / "benchmarks" / "arithmetic_preferences.py"
     words = ["model=tiny", "data.size=200", "data.eval_size=4", "sampler.max_new_tokens=2", "reward=format"]
-    words += ["reward.format.pattern='[!-P].*'", "data.prompt_suffix=\"\""]
+    words += ["reward.format.pattern='[!-P].*'", 'data.prompt_suffix=""']
     done = subprocess.run(
         [sys.executable, str(script), *words], cwd=tmp_path, env=environment(), capture_output=True, text=True
     )
