@@ -91,17 +91,19 @@ def updater(
         from_data_set=False,
     )
     settings = replace(settings, **changes)
-    nearby = tiny_policy()
+    dtype = policy.compute_dtype
+    nearby = tiny_policy(dtype=dtype)
     with torch.no_grad():
         for parameter in nearby.module.parameters():
             parameter.mul_(0.98)
-    reference = Reference(frozen_copy(nearby, torch.float32, policy.device)) if loss.needs_reference else None
+    reference = Reference(frozen_copy(nearby, dtype, policy.device)) if loss.needs_reference else None
     return Updater(policy, optimizer, scheduler, loss, reference, settings)
 
 
 def gradient(loss: Any, budget: int) -> tuple[torch.Tensor, dict[str, float]]:
-    """The gradient of one step, caught before the optimizer takes it."""
-    policy = tiny_policy()
+    """The gradient of one step, caught before the optimizer takes it; in float64, since float32 rounds otherwise on
+    each processor."""
+    policy = tiny_policy(dtype=torch.float64)
     caught: list[torch.Tensor] = []
     working = updater(policy, loss)
     step = working.optimizer.step
@@ -123,7 +125,7 @@ def test_gradients_and_metrics_of_micro_batches_add_up(name: str) -> None:
     for budget in (60, 25, 1):
         assert len(minibatches(loss, budget)[0].micro_batches) > 1
         parts, part_metrics = gradient(loss, budget)
-        assert (parts - whole).abs().max() < 1e-5 * whole.abs().max()
+        assert (parts - whole).abs().max() < 1e-6 * whole.abs().max()  # norms compute in float32 whatever comes
         assert part_metrics.keys() == metrics.keys()
         for key, value in metrics.items():
             if not key.startswith("time/"):
