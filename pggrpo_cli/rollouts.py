@@ -86,7 +86,7 @@ def train_groups(
     """What of the scored groups is trained on.
 
     Left out: truncated completions if masked (they still count in N), completions without a reward if the loss needs
-    advantages, completions in no pair if it needs pairs.
+    advantages (but not chosen ones that it imitates), completions in no pair if it needs pairs.
     """
     made = [_train_group(group, loss, mask_truncated) for group in groups]
     if loss.needs_pairs:
@@ -100,7 +100,8 @@ def _train_group(group: ScoredGroup, loss: Loss, mask_truncated: bool) -> TrainG
     for sample, (rollout, reward, advantage) in enumerate(
         zip(group.rollouts, group.rewards, group.advantages, strict=True)
     ):
-        if loss.needs_advantages and math.isnan(reward):
+        imitated = rollout.chosen and getattr(loss, "needs_chosen", False)
+        if loss.needs_advantages and math.isnan(reward) and not imitated:
             continue
         counted += 1
         if not (mask_truncated and rollout.finish_reason == "length"):
@@ -153,4 +154,16 @@ def rollout_metrics(groups: Sequence[ScoredGroup]) -> dict[str, Metric]:
     for name in groups[0].reward_terms:
         values = [value for group in groups for value in group.reward_terms[name] if value is not None]
         metrics[f"rewards/{name}/mean"] = mean(sum(values), len(values))
+    return metrics | part_metrics(groups)
+
+
+def part_metrics(groups: Sequence[ScoredGroup]) -> dict[str, Metric]:
+    """sources/<name>/reward and sources/<name>/prompts of a mixture; nothing for a data set that is one whole."""
+    metrics: dict[str, Metric] = {}
+    for name in sorted({group.prompt.row.part for group in groups} - {""}):
+        own = [group for group in groups if group.prompt.row.part == name]
+        rewards = [reward for group in own for reward in group.rewards if not math.isnan(reward)]
+        metrics[f"sources/{name}/prompts"] = total(len(own))
+        if rewards:
+            metrics[f"sources/{name}/reward"] = mean(sum(rewards), len(rewards))
     return metrics

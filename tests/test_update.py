@@ -34,9 +34,12 @@ LOSSES: dict[str, Callable[[], Any]] = {
         gradient_scale="faithful",
         kl_coef=0.1,
         entropy_coef=0.01,
+        nll_coef=0.2,
         **SHARED,
     ),
-    "dapo": lambda: Dapo(clip_low=0.2, clip_high=0.28, ratio_max=None, kl_coef=0.0, entropy_coef=0.0, **SHARED),
+    "dapo": lambda: Dapo(
+        clip_low=0.2, clip_high=0.28, ratio_max=None, kl_coef=0.0, entropy_coef=0.0, nll_coef=0.0, **SHARED
+    ),
     "dpo": lambda: Dpo(beta=0.1, label_smoothing=0.1, length_normalized=False, reference_free=False, nll_coef=0.2),
 }
 
@@ -88,7 +91,6 @@ def updater(
         importance_cap=None,
         max_bad_updates=bad,
         max_new_tokens=20,
-        from_data_set=False,
     )
     settings = replace(settings, **changes)
     nearby = tiny_policy()
@@ -274,7 +276,8 @@ def test_importance_weights_are_truncated() -> None:
 
 
 def test_dr_grpo_divides_by_the_samplers_longest_completion() -> None:
-    fields = {"clip_low": 0.2, "clip_high": 0.2, "ratio_max": None, "kl_coef": 0.0, "entropy_coef": 0.0, **SHARED}
+    none = {"ratio_max": None, "kl_coef": 0.0, "entropy_coef": 0.0, "nll_coef": 0.0}
+    fields = {"clip_low": 0.2, "clip_high": 0.2, **none, **SHARED}
     norms = []
     for longest in (20, 40):
         working = updater(tiny_policy(), DrGrpo(**fields), max_new_tokens=longest)
@@ -290,7 +293,7 @@ def test_reference_logprobs_of_another_temperature_or_model_are_not_reused() -> 
     assert not torch.equal(reference.logprobs(packed, 0.5, keys), first)
     other = Reference(tiny_policy(init_seed=3), identity="other")
     other.load(reference.state())
-    assert torch.equal(other.logprobs(packed, 0.5, keys), other.logprobs(packed, 0.5, None))
+    assert torch.equal(other.logprobs(packed, 0.5, keys), other.logprobs(packed, 0.5, [None] * 16))
 
 
 def test_reference_logprobs_of_the_data_set_are_computed_once_and_saved() -> None:
@@ -303,7 +306,7 @@ def test_reference_logprobs_of_the_data_set_are_computed_once_and_saved() -> Non
     with torch.no_grad():
         next(policy.module.parameters()).add_(1.0)
     assert torch.equal(reference.logprobs(packed, 1.0, keys), first)
-    assert not torch.equal(reference.logprobs(packed, 1.0, None), first)
+    assert not torch.equal(reference.logprobs(packed, 1.0, [None] * 16), first)
     other = Reference(tiny_policy(init_seed=3))
     other.load(reference.state())
     assert torch.equal(other.logprobs(packed, 1.0, keys), first)
