@@ -1,30 +1,8 @@
-"""The order of the rows: every row once an epoch, another order each epoch, no state but a counter."""
+"""Orders that depend on a seed alone."""
 
 from __future__ import annotations
 
-import pytest
-
-from pggrpo_cli.order import rows_of_step, split
-
-
-def test_each_epoch_sees_every_row_once_in_an_order_of_its_own() -> None:
-    first, second = rows_of_step(10, 10, 0, seed=1), rows_of_step(10, 10, 10, seed=1)
-    assert sorted(first) == sorted(second) == list(range(10))
-    assert first != second
-    assert first != rows_of_step(10, 10, 0, seed=2)
-
-
-def test_steps_of_any_size_give_the_same_sequence() -> None:
-    whole = rows_of_step(7, 30, 0, seed=3)
-    for size in (1, 2, 3, 8, 11):
-        pieces = [row for start in range(0, 30, size) for row in rows_of_step(7, min(size, 30 - start), start, seed=3)]
-        assert pieces == whole
-
-
-def test_a_step_larger_than_the_data_wraps() -> None:
-    assert rows_of_step(1, 5, 3, seed=0) == [0] * 5
-    with pytest.raises(ValueError, match="no rows"):
-        rows_of_step(0, 1, 0, seed=0)
+from pggrpo_cli.shuffling import permutation, split
 
 
 def test_split_is_a_partition_by_the_seed() -> None:
@@ -35,3 +13,12 @@ def test_split_is_a_partition_by_the_seed() -> None:
     assert split(rows, 3, seed=1) == (train, held_out)
     assert split(rows, 3, seed=2) != (train, held_out)
     assert split(rows, 0, seed=1) == (rows, [])
+
+
+def test_the_order_of_an_epoch_never_changes() -> None:
+    """Of 0.1.0: a run of that release goes on with the rows that it would have seen."""
+    assert permutation(10, seed=1, epoch=0) == (7, 2, 8, 5, 4, 0, 1, 6, 9, 3)
+
+
+def test_sources_of_equal_size_are_shuffled_differently() -> None:
+    assert permutation(10, 1, 0, "sums") != permutation(10, 1, 0, "legs") != permutation(10, 1, 0)
