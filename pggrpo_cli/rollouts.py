@@ -10,13 +10,17 @@ import torch
 
 from pggrpo_cli.batching import TrainGroup, TrainRow
 from pggrpo_cli.metrics import Metric, maximum, mean, minimum, total
-from pggrpo_cli.protocols import Advantage, Loss, Pairing
-from pggrpo_cli.scoring.scorer import ScoredSamples, Scorer
+from pggrpo_cli.protocols import Advantage, Finished, Loss, Pairing
+from pggrpo_cli.scoring.scorer import ScoredSamples, Scoring
 from pggrpo_cli.types import RolloutGroup, Sample, ScoredGroup
 
 
 def samples_of(groups: Sequence[RolloutGroup], step: int) -> list[Sample]:
     """One sample a completion, group after group."""
+    return [sample for ordinal, group in enumerate(groups) for sample in _samples(ordinal, group, step)]
+
+
+def _samples(ordinal: int, group: RolloutGroup, step: int) -> list[Sample]:
     return [
         Sample(
             prompt=group.prompt.row.prompt,
@@ -26,23 +30,29 @@ def samples_of(groups: Sequence[RolloutGroup], step: int) -> list[Sample]:
             columns=group.prompt.row.columns,
             preference=rollout.preference,
             step=step,
-            group=index,
+            group=ordinal,
         )
-        for index, group in enumerate(groups)
         for rollout in group.rollouts
     ]
 
 
+def scored_meanwhile(scoring: Scoring, step: int) -> Finished | None:
+    """For a sampler, so that a group is scored while others are still sampled; None if no reward does that."""
+    if not scoring.begins_ahead:
+        return None
+    return lambda ordinal, group: scoring.add(_samples(ordinal, group, step))
+
+
 def score_groups(
-    groups: Sequence[RolloutGroup], scorer: Scorer, advantage: Advantage, step: int
+    groups: Sequence[RolloutGroup], scoring: Scoring, advantage: Advantage, step: int
 ) -> tuple[list[ScoredGroup], dict[str, Metric]]:
-    """Scores all completions at once and computes the advantages over all of them. Also reward/errors, and what the
-    rewards log themselves."""
-    scored = scorer.score(samples_of(groups, step))
+    """Scores all completions and computes the advantages over all of them. Also reward/errors, and what the rewards log
+    themselves."""
+    scored = scoring.finish(samples_of(groups, step))
     sizes = [len(group.rollouts) for group in groups]
     group_index = torch.repeat_interleave(torch.arange(len(groups)), torch.tensor(sizes))
     names = list(scored.terms)
-    weighted = [[_number(value) * scorer.weights[name] for value in scored.values[name]] for name in names]
+    weighted = [[_number(value) * scoring.weights[name] for value in scored.values[name]] for name in names]
     terms = torch.tensor(weighted, dtype=torch.float64).T.reshape(len(group_index), len(names))
     rewards = torch.tensor(scored.rewards, dtype=torch.float64)
     advantages = advantage(rewards, terms, group_index).tolist()

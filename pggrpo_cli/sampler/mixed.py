@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from pggrpo_cli.policy import Policy
-from pggrpo_cli.protocols import OpenSampler, Stateful
+from pggrpo_cli.protocols import Finished, OpenSampler, Stateful
 from pggrpo_cli.ranges import Range
 from pggrpo_cli.sampler.offline import offline_group
 from pggrpo_cli.types import DrawKey, Prompt, RolloutGroup, RunContext, StateDict
@@ -49,12 +49,24 @@ class OpenMixed:
         if isinstance(self.online, Stateful):
             self.online.load(state)
 
-    def sample(self, policy: Policy, prompts: Sequence[Prompt], draws: DrawKey) -> list[RolloutGroup]:
-        asked = [prompt for prompt in prompts if draws.purpose != "rollout" or not prompt.completion_ids]
-        sampled = iter(self.online.sample(policy, asked, draws) if asked else [])
-        return [
-            offline_group(policy, prompt)
-            if draws.purpose == "rollout" and prompt.completion_ids
-            else next(sampled)
-            for prompt in prompts
-        ]
+    def sample(
+        self, policy: Policy, prompts: Sequence[Prompt], draws: DrawKey, finished: Finished | None = None
+    ) -> list[RolloutGroup]:
+        groups: dict[int, RolloutGroup] = {}
+        if draws.purpose == "rollout":
+            brought = [place for place, prompt in enumerate(prompts) if prompt.completion_ids]
+            groups = {place: offline_group(policy, prompts[place]) for place in brought}
+        asked = [place for place in range(len(prompts)) if place not in groups]
+        if finished is not None:
+            for place, group in groups.items():
+                finished(place, group)
+
+        def of_asked(ordinal: int, group: RolloutGroup) -> None:
+            assert finished is not None
+            finished(asked[ordinal], group)
+
+        if asked:
+            told = None if finished is None else of_asked
+            sampled = self.online.sample(policy, [prompts[place] for place in asked], draws, told)
+            groups |= zip(asked, sampled, strict=True)
+        return [groups[place] for place in range(len(prompts))]
