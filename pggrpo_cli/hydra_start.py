@@ -92,7 +92,7 @@ def _settable(word: str) -> str:
     """Keys that hold without being in a file can be given without Hydra's ++: those of every reward
     (`reward.mine.timeout_s=5`), of every source of a mixture (`data.sources.mine.prompt_suffix=…`), its weights."""
     parts = word.partition("=")[0].split(".")
-    of_node = len(parts) > 2 and parts[0] in ("reward", "data") and parts[-1] in node_keys(".".join(parts))
+    of_node = len(parts) > 2 and parts[0] in ("reward", "data") and parts[-1] in node_keys(".".join(parts[:-1]))
     is_weight = len(parts) == 3 and parts[:2] == ["data", "weights"]
     return f"++{word}" if of_node or is_weight else word
 

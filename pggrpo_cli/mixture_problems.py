@@ -39,11 +39,6 @@ def _source_problems(name: str, node: Any) -> Iterator[str]:
         yield f"`{key}`: {name!r} becomes part of the names of metrics; allowed are letters, digits, _ and -."
     if not isinstance(node, Mapping):
         yield f"`{key}`: is no source; {HOW}."
-    elif isinstance(node.get("data"), Mapping):
-        yield (
-            f"`{key}`: holds a whole set-up (data=preference_jsonl brings its sampler and reward). Within a mixture use "
-            f"+data@{key}=jsonl, which reads preference pairs too, with sampler=mixed."
-        )
     elif not isinstance(node.get("_target_"), str):
         yield f"`{key}`: names no class (_target_); {HOW}."
     elif node["_target_"] == MIXTURE:

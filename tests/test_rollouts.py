@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -50,6 +51,15 @@ def test_completions_without_a_reward_leave_both_unless_the_loss_needs_none() ->
     (made,) = train_groups([scored], Sft(), BestWorst(), mask_truncated=False)
     assert places(made) == [0, 1, 2]
     assert made.num_sequences == 3
+
+
+def test_chosen_completions_stay_without_a_reward_where_they_are_imitated() -> None:
+    scored = group([1.0, math.nan, math.nan], ["stop", "offline", "stop"])
+    loss = LOSSES["pg_grpo"]()
+    (made,) = train_groups([scored], loss, BestWorst(), mask_truncated=False)
+    assert (places(made), made.num_sequences) == ([0, 1], 2)
+    (made,) = train_groups([scored], replace(loss, nll_coef=0.0), BestWorst(), mask_truncated=False)
+    assert (places(made), made.num_sequences) == ([0], 1)
 
 
 def test_only_paired_completions_are_computed_and_pairs_point_at_them() -> None:

@@ -109,7 +109,7 @@ def test_from_an_experiment_of_ones_own(tmp_path: Path) -> None:
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "two.yaml").write_text(
         "# @package _global_\n"
-        "defaults: [{override /data: mixture}, {/data@data.sources.sums: chain_sum}, {/data@data.sources.mine: jsonl}]\n"
+        "defaults: [{/data@data.sources.sums: chain_sum}, {/data@data.sources.mine: jsonl}, {override /data: mixture}]\n"
         "data: {weights: {sums: 2}, sources: {mine: {path: mine.jsonl, overlong: error}}}\n"
     )
     cfg = compose("train", ["experiment=two", "data.sources.mine.eval_size=3"], str(tmp_path))
