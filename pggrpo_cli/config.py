@@ -278,7 +278,11 @@ def brought_up_to_date(values: Mapping[str, Any]) -> dict[str, Any]:
 def _node_up_to_date(group: str, node: Mapping[str, Any]) -> dict[str, Any]:
     """Of a class of ours, with the keys that conf/ has for it by now."""
     module = str(node.get("_target_", "")).split(".")
-    if len(module) != 4 or module[:2] != ["pggrpo_cli", group] or not (conf_dir() / group / f"{module[2]}.yaml").exists():
+    if (
+        len(module) != 4
+        or module[:2] != ["pggrpo_cli", group]
+        or not (conf_dir() / group / f"{module[2]}.yaml").exists()
+    ):
         return dict(node)
     known = _file(f"{group}/{module[2]}")
     known = known.get(group, known)  # a file with # @package _global_

@@ -30,7 +30,10 @@ def mixture_problems(values: Mapping[str, Any]) -> Iterator[str]:
                 f"The sources: {', '.join(map(str, sources)) or 'none'}."
             )
         elif isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight < float("inf"):
-            yield f"`data.weights.{name}`: {weight!r} is no weight; allowed is a number > 0. To leave a source out: ~data.sources.{name}."
+            yield (
+                f"`data.weights.{name}`: {weight!r} is no weight; allowed is a number > 0. To leave a source out: "
+                f"~data.sources.{name}."
+            )
 
 
 def _source_problems(name: str, node: Any) -> Iterator[str]:

@@ -14,7 +14,8 @@ from tests.conftest import make_prompts
 
 
 def prompts_of(*parts: str) -> list[Prompt]:
-    return [replace(prompt, row=Row(prompt="", part=part)) for prompt, part in zip(make_prompts([[1]] * len(parts)), parts)]
+    made = make_prompts([[1]] * len(parts))
+    return [replace(prompt, row=Row(prompt="", part=part)) for prompt, part in zip(made, parts, strict=True)]
 
 
 @pytest.mark.parametrize(
@@ -34,12 +35,11 @@ def test_a_turn_depends_on_its_position_alone() -> None:
     whole = [Schedule((0.6, 0.3, 0.1)).turn(position) for position in range(200)]
     backwards = Schedule((0.6, 0.3, 0.1))
     assert [backwards.turn(position) for position in reversed(range(200))][::-1] == whole
-    assert Schedule((6, 3, 1)).turn(10**12 + 3)[1] + 1 <= 6 * 10**11 + 3
-    assert [part for part, _ in whole[:10]] == [0, 0, 1, 0, 2, 0, 1, 0, 0, 1] or Counter(p for p, _ in whole[:10]) == {
-        0: 6,
-        1: 3,
-        2: 1,
-    }
+    assert [part for part, _ in whole[:10]] == [0, 0, 1, 0, 1, 0, 0, 1, 0, 2]  # by hand
+    # Far into a run nothing is counted from its beginning: the turns come again.
+    far = Schedule((6, 3, 1))
+    assert [far.turn(10**12 + position)[0] for position in range(10)] == [part for part, _ in whole[:10]]
+    assert far.turn(10**12)[1] == 6 * 10**11
 
 
 def test_what_was_dropped_leaves_the_places_right() -> None:

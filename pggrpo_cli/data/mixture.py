@@ -74,9 +74,7 @@ class Mixture:
 
 
 def _belonging(name: str, own_format: Mapping[str, Any], rows: Sequence[Row]) -> list[Row]:
-    return [
-        replace(row, part=name, format=own_format, columns={"data_source": name} | row.columns) for row in rows
-    ]
+    return [replace(row, part=name, format=own_format, columns={"data_source": name} | row.columns) for row in rows]
 
 
 def _shown(row: Row) -> str:

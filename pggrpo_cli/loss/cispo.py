@@ -26,6 +26,7 @@ class Cispo:
 
     sg stops the gradient: every token keeps one, with a bounded weight. ratio_max is the absolute upper bound (TRL's
     epsilon_high, 5.0). The paper uses no KL and advantage=group_normalized.
+    nll_coef adds that times the likelihood of chosen completions, see objective.nll_of_step.
     """
 
     ratio_max: Annotated[float, Range(gt=0)]

@@ -25,6 +25,7 @@ class Dapo:
 
     The paper clips higher above (0.28) than below (0.2), uses no KL, advantage=group_normalized, leaves out groups
     without signal (trainer.filter_constant_groups) and punishes overlong completions (reward=overlong).
+    nll_coef adds that times the likelihood of chosen completions, see objective.nll_of_step.
     """
 
     clip_low: Annotated[float, Range(gt=0, lt=1)]

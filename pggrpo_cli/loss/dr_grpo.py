@@ -25,6 +25,7 @@ class DrGrpo:
         −1/(N · L) Σ_i Σ_t min( r_it A_i , clip(r_it, 1 − clip_low, 1 + clip_high) A_i ) + kl_coef · KL(π_θ‖π_orig),
 
     L the sampler's max_new_tokens. The paper pairs it with advantage=group_mean and no KL.
+    nll_coef adds that times the likelihood of chosen completions, see objective.nll_of_step.
     """
 
     clip_low: Annotated[float, Range(gt=0, lt=1)]

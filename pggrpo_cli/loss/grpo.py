@@ -26,7 +26,7 @@ class Grpo:
 
     N the completions of the optimizer step. The paper (Shao et al. 2024, DeepSeekMath) takes a ratio for each token:
     that is loss=grpo_token. log r_i is clamped to ±20 before exp; beyond it the gradient is zero. ratio_max: the dual
-    clip for A < 0, null is off.
+    clip for A < 0, null is off. nll_coef adds that times the likelihood of chosen completions, see objective.nll_of_step.
     """
 
     clip_low: Annotated[float, Range(gt=0, lt=1)]

@@ -26,6 +26,7 @@ class GrpoToken:
     r_it = π_θ(y_it|·) / π_old(y_it|·). The paper uses kl_coef 0.04, k3, and advantage=group_normalized. With
     kl_reduction=token_mean the KL is averaged over all tokens of the step; the paper's (and TRL's) averages within each
     completion first. log r_it is clamped to ±20 before exp.
+    nll_coef adds that times the likelihood of chosen completions, see objective.nll_of_step.
     """
 
     clip_low: Annotated[float, Range(gt=0, lt=1)]

@@ -27,6 +27,7 @@ class Gspo:
     minimising −(1/N) Σ_i min( s_i A_i , clip(s_i, 1 − clip_low, 1 + clip_high) A_i ) + kl_coef · KL(π_θ‖π_orig). The
     paper uses no KL, clips 3e-4 and 4e-4, and advantage=group_normalized. TRL calls it importance_sampling_level:
     sequence.
+    nll_coef adds that times the likelihood of chosen completions, see objective.nll_of_step.
     """
 
     clip_low: Annotated[float, Range(gt=0, lt=1)]

@@ -35,6 +35,7 @@ class PgGrpo:
     On the first update p_i = 1 and the gradient is β A_i ∇ log π_θ(y_i|x). gradient_scale: "faithful" leaves that β;
     "inverse_beta" divides the surrogate by β, so that β changes neither the step (SGD) nor the surrogate's weight against
     the KL and max_grad_norm (Adam). ratio_max: the dual clip for A < 0, null is off. The KL is to π_orig, never to π_old.
+    nll_coef adds that times the likelihood of chosen completions, see objective.nll_of_step.
     """
 
     beta: Annotated[float, Range(gt=0)]

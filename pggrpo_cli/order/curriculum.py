@@ -40,7 +40,9 @@ class Curriculum:
     floor: Annotated[float, Range(gt=0, le=1)]
     half_life: Annotated[float | None, Range(gt=0)]
 
-    def begin(self, prompts: Sequence[Prompt], weights: Mapping[str, float], seed: int, identity: str) -> OpenCurriculum:
+    def begin(
+        self, prompts: Sequence[Prompt], weights: Mapping[str, float], seed: int, identity: str
+    ) -> OpenCurriculum:
         return OpenCurriculum(self, parts_of(prompts, weights), [prompt.index for prompt in prompts], seed, identity)
 
 

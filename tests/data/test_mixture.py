@@ -127,7 +127,10 @@ def test_from_an_experiment_of_ones_own(tmp_path: Path) -> None:
         ([*COMMAND, "data.weights.sum=3"], r"`data\.weights\.sum`: there is no such source\. Did you mean sums\?"),
         ([*COMMAND, "data.weights.legs=0"], r"`data\.weights\.legs`: 0 is no weight; allowed is a number > 0"),
         ([*COMMAND, "+data.sources.legs.siz=3"], r"`data\.sources\.legs\.siz`: ReasoningGym has no such key.* size"),
-        ([*COMMAND, "data.sources.sums.overlong=drp"], r"`data\.sources\.sums\.overlong`: 'drp' is none of the choices"),
+        (
+            [*COMMAND, "data.sources.sums.overlong=drp"],
+            r"`data\.sources\.sums\.overlong`: 'drp' is none of the choices",
+        ),
         ([*COMMAND, "data.sources.sums.size=x"], r"`data\.sources\.sums\.size`: 'x' is not a whole number"),
         ([*COMMAND, "+data@data.sources.more=mixture"], r"`data\.sources\.more`: is a mixture within a mixture"),
         ([*COMMAND, "+data@data.sources.p=preference_jsonl"], r"`data\.sources\.p`: .*\+data@data\.sources\.p=jsonl"),
