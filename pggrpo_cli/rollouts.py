@@ -12,7 +12,7 @@ from pggrpo_cli.batching import TrainGroup, TrainRow
 from pggrpo_cli.metrics import Metric, maximum, mean, minimum, total
 from pggrpo_cli.protocols import Advantage, Finished, Loss, Pairing
 from pggrpo_cli.scoring.scorer import ScoredSamples, Scoring
-from pggrpo_cli.types import RolloutGroup, Sample, ScoredGroup
+from pggrpo_cli.types import Rollout, RolloutGroup, Sample, ScoredGroup
 
 
 def samples_of(groups: Sequence[RolloutGroup], step: int) -> list[Sample]:
@@ -90,6 +90,15 @@ def has_signal(group: ScoredGroup) -> bool:
     return bool(rewards) and max(rewards) - min(rewards) > 1e-8 * max(1.0, *(abs(reward) for reward in rewards))
 
 
+def is_worth_training(group: ScoredGroup, loss: Loss) -> bool:
+    """Whether it has signal, or a completion that the loss imitates without any."""
+    return has_signal(group) or any(_is_imitated(rollout, loss) for rollout in group.rollouts)
+
+
+def _is_imitated(rollout: Rollout, loss: Loss) -> bool:
+    return rollout.chosen and getattr(loss, "needs_chosen", False)
+
+
 def train_groups(
     groups: Sequence[ScoredGroup], loss: Loss, pairing: Pairing, *, mask_truncated: bool
 ) -> list[TrainGroup]:
@@ -110,8 +119,7 @@ def _train_group(group: ScoredGroup, loss: Loss, mask_truncated: bool) -> TrainG
     for sample, (rollout, reward, advantage) in enumerate(
         zip(group.rollouts, group.rewards, group.advantages, strict=True)
     ):
-        imitated = rollout.chosen and getattr(loss, "needs_chosen", False)
-        if loss.needs_advantages and math.isnan(reward) and not imitated:
+        if loss.needs_advantages and math.isnan(reward) and not _is_imitated(rollout, loss):
             continue
         counted += 1
         if not (mask_truncated and rollout.finish_reason == "length"):

@@ -27,7 +27,7 @@ from pggrpo_cli.policy import Policy
 from pggrpo_cli.progress import Progress
 from pggrpo_cli.protocols import Advantage, Loss, OpenOrder, OpenSampler, Pairing
 from pggrpo_cli.recorder import Recorder
-from pggrpo_cli.rollouts import has_signal, rollout_metrics, score_groups, scored_meanwhile, train_groups
+from pggrpo_cli.rollouts import is_worth_training, rollout_metrics, score_groups, scored_meanwhile, train_groups
 from pggrpo_cli.run_directory import shown
 from pggrpo_cli.saving import Saver
 from pggrpo_cli.scoring.scorer import Scorer
@@ -221,7 +221,7 @@ class Trainer:
             if not self.settings.filter_constant_groups:
                 kept = scored
                 break
-            kept += [group for group in scored if has_signal(group)]
+            kept += [group for group in scored if is_worth_training(group, self.loss)]
             if len(kept) >= self.settings.prompts_per_step:
                 break
         return kept, everything, told

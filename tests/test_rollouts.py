@@ -12,7 +12,7 @@ import torch
 from pggrpo_cli.loss.dpo import Dpo
 from pggrpo_cli.loss.sft import Sft
 from pggrpo_cli.pairing.best_worst import BestWorst
-from pggrpo_cli.rollouts import train_groups
+from pggrpo_cli.rollouts import is_worth_training, train_groups
 from pggrpo_cli.types import FinishReason, Rollout, ScoredGroup
 from tests.conftest import make_prompts
 from tests.test_update import LOSSES
@@ -58,8 +58,11 @@ def test_chosen_completions_stay_without_a_reward_where_they_are_imitated() -> N
     loss = LOSSES["pg_grpo"]()
     (made,) = train_groups([scored], loss, BestWorst(), mask_truncated=False)
     assert (places(made), made.num_sequences) == ([0, 1], 2)
-    (made,) = train_groups([scored], replace(loss, nll_coef=0.0), BestWorst(), mask_truncated=False)
+    without = replace(loss, nll_coef=0.0)
+    (made,) = train_groups([scored], without, BestWorst(), mask_truncated=False)
     assert (places(made), made.num_sequences) == ([0], 1)
+    assert is_worth_training(scored, loss)  # trainer.filter_constant_groups does not leave it out
+    assert not is_worth_training(scored, without)
 
 
 def test_only_paired_completions_are_computed_and_pairs_point_at_them() -> None:
