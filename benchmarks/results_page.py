@@ -184,16 +184,19 @@ def summary(arithmetic: dict[str, Any], trl: dict[str, Any]) -> list[str]:
         f"{statistics.mean(before):.2f} before, **{statistics.mean(best):.2f} ± {interval(best):.2f}**",
         f"(95 %) at the best kept checkpoint, in at most {minutes:.1f} minutes on 2 cores of an Intel Xeon.",
     ]
-    for machine, measured in trl.items():
-        told = measured["W1"]["trl"]
-        words = [f"{told[name]['ratio']:.1f}× as long in {VARIANT[name]}" for name in VARIANT if name in told]
-        longer = (
-            f"; with prompts of 470 tokens {measured['W2']['trl']['tuned']['ratio']:.1f}×" if "W2" in measured else ""
-        )
-        lines.append(f"On {machine} a step of 4 prompts × 8 completions takes {', '.join(words)}{longer}.")
-    lines.append("Both interleaved on the same machine.")
+    if trl:
+        lines.append("A step of 4 prompts × 8 completions takes, interleaved on the same machine,")
+        lines.append(f"{'; '.join(_times_as_long(machine, measured) for machine, measured in trl.items())}.")
     lines.append("[docs/results.md](docs/results.md) has the seeds, the comparisons, and how to measure them again.")
     return lines
+
+
+def _times_as_long(machine: str, measured: dict[str, Any]) -> str:
+    told = measured["W1"]["trl"]
+    words = [f"{told[name]['ratio']:.1f}× as long in {VARIANT[name]}" for name in VARIANT if name in told]
+    if "W2" in measured:
+        words.append(f"with prompts of 470 tokens {measured['W2']['trl']['tuned']['ratio']:.1f}×")
+    return f"on {machine.replace('(R)', '').replace(' Processor', '')}: {', '.join(words)}"
 
 
 if __name__ == "__main__":
