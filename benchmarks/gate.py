@@ -101,6 +101,7 @@ def loss_and_gradient(policy: Policy, scratch: Path) -> tuple[float, float]:
         kl_estimator="k3",
         kl_reduction="token_mean",
         entropy_coef=0.0,
+        nll_coef=0.0,
     )
     ours = loss(scores, batch).loss
     ours.backward()

@@ -13,9 +13,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from pggrpo_cli import config as schema
 from pggrpo_cli.class_source import NoSuchTarget, Parameters, is_ours, read_parameters
-from pggrpo_cli.config import MAPPING_KEYS, NAMED_GROUPS, NODE_SETTINGS, SINGLE_GROUPS, TrainConfig
+from pggrpo_cli.config import NAMED_GROUPS, NODE_SETTINGS, SINGLE_GROUPS, TrainConfig, node_keys
 from pggrpo_cli.errors import ConfigError
 from pggrpo_cli.foreign_targets import foreign_problems
+from pggrpo_cli.mixture_problems import mixture_problems, sampler_problems
 from pggrpo_cli.secrets_in_values import secret_problems
 from pggrpo_cli.suggestions import did_you_mean
 
@@ -66,6 +67,8 @@ def check_values(values: Mapping[str, Any]) -> None:
         *_section_problems(values),
         *_group_problems(values),
         *_reward_problems(values),
+        *mixture_problems(values),
+        *sampler_problems(values),
     ]
     problems += _rules(values)
     problems += [problem for node in nodes(values) for problem in _node_problems(node)]
@@ -111,7 +114,7 @@ def _nodes_within(path: str, value: Any, group: str) -> Iterator[Node]:
     if not isinstance(value, Mapping):
         return
     if isinstance(value.get("_target_"), str) and value["_target_"] != "???":
-        own = MAPPING_KEYS.get(group, frozenset()) if path.count(".") == (group in NAMED_GROUPS) else frozenset()
+        own = node_keys(path)
         yield Node(
             path=path,
             target=value["_target_"],
@@ -239,9 +242,11 @@ def _without_target(path: str, value: Any, group: str) -> Iterator[str]:
 
 def _node_problems(node: Node) -> Iterator[str]:
     group_examples = _file_values("train").get(node.group, {})
-    if node.is_component and node.group in NODE_SETTINGS:
+    also = sorted(node_keys(node.path))
+    if also:
         described = read_parameters(NODE_SETTINGS[node.group])
-        rest_elsewhere = node.group == "reward"  # scoring.each holds what a reward does not say
+        # What a reward does not say stands in scoring.each, what a source of a mixture does not say in `data`.
+        rest_elsewhere = node.group == "reward" or not node.is_component
         yield from _key_problems(node.path, node.settings, described, group_examples, partial=rest_elsewhere)
     if not is_ours(node.target):
         top = node.target.partition(".")[0]
@@ -264,7 +269,6 @@ def _node_problems(node: Node) -> Iterator[str]:
     if node.group in NAMED_GROUPS:
         examples = examples.get(node.path.rpartition(".")[2]) or next(iter(examples.values()), {})
     owner = node.target.rpartition(".")[2]
-    also = sorted(MAPPING_KEYS.get(node.group, ())) if node.is_component else []
     yield from _key_problems(node.path, node.arguments, parameters, examples, owner, node.partial, also)
 
 

@@ -23,7 +23,7 @@ from pggrpo_cli.ranges import Range
 if TYPE_CHECKING:
     from pggrpo_cli.types import Sample
 
-SINGLE_GROUPS = ("model", "data", "sampler", "advantage", "pairing", "loss", "optimizer", "scheduler")
+SINGLE_GROUPS = ("model", "data", "order", "sampler", "advantage", "pairing", "loss", "optimizer", "scheduler")
 NAMED_GROUPS = ("reward", "logger")
 """Groups whose node is a mapping from names to `_target_` nodes."""
 
@@ -42,6 +42,14 @@ MAPPING_KEYS: dict[str, frozenset[str]] = {
     "data": frozenset({"system_prompt", "prompt_suffix", "max_prompt_tokens", "overlong"}),
 }
 """Keys that belong to a group's node and not to the class that its `_target_` names."""
+
+
+def node_keys(path: str) -> frozenset[str]:
+    """MAPPING_KEYS of the node at `path`: of a component, and of each source of a mixture."""
+    group, *rest = path.split(".")
+    is_source = group == "data" and len(rest) == 2 and rest[0] == "sources"
+    is_component = len(rest) == (group in NAMED_GROUPS)
+    return MAPPING_KEYS.get(group, frozenset()) if is_component or is_source else frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,6 +169,7 @@ class TrainConfig:
     device: str
     model: dict[str, Any]
     data: dict[str, Any]
+    order: dict[str, Any]
     sampler: dict[str, Any]
     reward: dict[str, Any]
     advantage: dict[str, Any]
@@ -253,13 +262,37 @@ def plain(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def brought_up_to_date(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration that an earlier release wrote: keys of our sections that it did not know have their defaults."""
-    defaults = OmegaConf.to_container(OmegaConf.load(conf_dir() / "train.yaml"), resolve=False)
-    assert isinstance(defaults, dict)
+    """A configuration that an earlier release wrote: keys and groups that it did not know have their defaults, which must
+    mean what that release did."""
+    defaults = _file("train")
     sections = {name: values.get(name, {}) for name in SECTIONS}
-    return dict(values) | {
-        name: defaults[name] | dict(section) for name, section in sections.items() if isinstance(section, Mapping)
-    }
+    options = {group: option for one in defaults["defaults"] if isinstance(one, dict) for group, option in one.items()}
+    groups = {name: values.get(name, _file(f"{name}/{options[name]}")) for name in SINGLE_GROUPS}
+    return (
+        dict(values)
+        | {name: defaults[name] | dict(section) for name, section in sections.items() if isinstance(section, Mapping)}
+        | {name: _node_up_to_date(name, node) for name, node in groups.items() if isinstance(node, Mapping)}
+    )
+
+
+def _node_up_to_date(group: str, node: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a class of ours, with the keys that conf/ has for it by now."""
+    module = str(node.get("_target_", "")).split(".")
+    if (
+        len(module) != 4
+        or module[:2] != ["pggrpo_cli", group]
+        or not (conf_dir() / group / f"{module[2]}.yaml").exists()
+    ):
+        return dict(node)
+    known = _file(f"{group}/{module[2]}")
+    known = known.get(group, known)  # a file with # @package _global_
+    return {key: value for key, value in known.items() if key not in node and key != "defaults"} | dict(node)
+
+
+def _file(name: str) -> dict[str, Any]:
+    values = OmegaConf.to_container(OmegaConf.load(conf_dir() / f"{name}.yaml"), resolve=False)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
 
 
 def typed(cfg: DictConfig | Mapping[str, Any]) -> TrainConfig:

@@ -20,6 +20,10 @@ class PromptFormat:
     max_prompt_tokens: Annotated[int | None, Range(ge=1)]
     overlong: Literal["drop", "truncate_left", "error"]
 
+    def of(self, row: Row) -> PromptFormat:
+        """With what the row's part of a mixture says itself."""
+        return replace(self, **row.format) if row.format else self
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RenderedPrompts:
@@ -33,6 +37,7 @@ class RenderedPrompts:
 def apply_format(row: Row, prompt_format: PromptFormat) -> Row:
     """The row with system prompt and suffix in its prompt: what rewards see, and what is rendered."""
     prompt = row.prompt
+    prompt_format = prompt_format.of(row)
     system, suffix = prompt_format.system_prompt, prompt_format.prompt_suffix
     if isinstance(prompt, str):
         return replace(row, prompt=(f"{system}\n\n" if system else "") + prompt + suffix)
@@ -56,22 +61,24 @@ def render_rows(
 ) -> RenderedPrompts:
     """Renders and tokenises. `context_limit`: tokens of the model's context that a prompt and its offline completions
     may take. Prompt.row carries the formatted prompt. Raises DataError if nothing is left."""
-    limit = min(context_limit, prompt_format.max_prompt_tokens or context_limit)
     prompts: list[Prompt] = []
     dropped = truncated = 0
+    limit = context_limit
     for index, row in enumerate(rows):
+        own = prompt_format.of(row)
+        limit = min(context_limit, own.max_prompt_tokens or context_limit)
         formatted = apply_format(row, prompt_format)
         text = _prompt_text(formatted, tokenizer)
         ids = _prompt_ids(formatted, text, tokenizer)
         answers = _completion_ids(formatted, text, tokenizer, end_token_ids)
         room = min(limit, context_limit - max((len(answer) for answer in answers), default=0))
         if len(ids) > room:
-            if prompt_format.overlong == "error" or (room < 1 and prompt_format.overlong != "drop"):
+            if own.overlong == "error" or (room < 1 and own.overlong != "drop"):
                 raise DataError(
                     f"{row.source}: the prompt has {len(ids)} tokens, {max(room, 0)} are left for it (context, "
                     "max_new_tokens, data.max_prompt_tokens). Allow fewer new tokens, or data.overlong=drop."
                 )
-            if prompt_format.overlong == "drop":
+            if own.overlong == "drop":
                 dropped += 1
                 continue
             ids = ids[-room:]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pggrpo_cli.errors import ConfigError, DataError
-from pggrpo_cli.order import split
+from pggrpo_cli.shuffling import split
 from pggrpo_cli.types import Dataset, Row
 
 
