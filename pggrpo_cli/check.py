@@ -15,6 +15,7 @@ from pggrpo_cli import config as schema
 from pggrpo_cli.class_source import NoSuchTarget, Parameters, is_ours, read_parameters
 from pggrpo_cli.config import MAPPING_KEYS, NAMED_GROUPS, NODE_SETTINGS, SINGLE_GROUPS, TrainConfig
 from pggrpo_cli.errors import ConfigError
+from pggrpo_cli.filters import filter_problems
 from pggrpo_cli.foreign_targets import foreign_problems
 from pggrpo_cli.secrets_in_values import secret_problems
 from pggrpo_cli.suggestions import did_you_mean
@@ -22,6 +23,9 @@ from pggrpo_cli.suggestions import did_you_mean
 SPECIAL_KEYS = frozenset({"_target_", "_partial_", "_convert_", "_recursive_", "_args_"})
 RUNS_A_FILE = ("pggrpo_cli.reward.python.Python",)
 """Classes of ours that run a Python file which their keys name."""
+
+KEEP, KEEPS = "data.keep", "pggrpo_cli.filters.Sieve"
+"""The key that names a Python file of the user's, too, and the class that runs it."""
 
 OPTIMIZER_KEYS = "pggrpo_cli.config.OptimizerSettings"
 """Which class describes keys that mean the same in every optimizer; the optimizers themselves are torch's."""
@@ -40,6 +44,11 @@ class Node:
     settings: Mapping[str, Any]
     group: str
     partial: bool
+
+    @property
+    def key(self) -> str:
+        """What names its code."""
+        return f"{KEEP}.path" if self.path == KEEP else f"{self.path}._target_"
 
     @property
     def is_component(self) -> bool:
@@ -68,6 +77,7 @@ def check_values(values: Mapping[str, Any]) -> None:
         *_reward_problems(values),
     ]
     problems += _rules(values)
+    problems += filter_problems(values.get("data"))
     problems += [problem for node in nodes(values) for problem in _node_problems(node)]
     if problems:
         raise ConfigError("\n".join(dict.fromkeys(problems)))
@@ -87,7 +97,11 @@ def check_foreign_targets(config: TrainConfig) -> None:
 
 def foreign_nodes(values: Mapping[str, Any]) -> list[Node]:
     """Nodes that run code which is neither ours nor named by our own conf/: a user's class, a user's file."""
-    return [node for node in nodes(values) if node.target not in _targets_of_conf() or node.target in RUNS_A_FILE]
+    found = [node for node in nodes(values) if node.target not in _targets_of_conf() or node.target in RUNS_A_FILE]
+    keep = (values.get("data") or {}).get("keep") or {}
+    if keep.get("path") is not None:
+        found.append(Node(path=KEEP, target=KEEPS, arguments=keep, settings={}, group="data", partial=False))
+    return found
 
 
 @lru_cache(maxsize=1)

@@ -30,7 +30,7 @@ NAMED_GROUPS = ("reward", "logger")
 NODE_SETTINGS = {
     "reward": "pggrpo_cli.config.RewardSettings",
     "model": "pggrpo_cli.policy.ModelSettings",
-    "data": "pggrpo_cli.prompts.PromptFormat",
+    "data": "pggrpo_cli.filters.DataKeys",
 }
 """Which class describes the keys of MAPPING_KEYS."""
 
@@ -39,7 +39,12 @@ MAPPING_KEYS: dict[str, frozenset[str]] = {
         {"weight", "scale", "clip", "gate", "applies_to", "isolated", "batch_size", "timeout_s", "on_error"}
     ),
     "model": frozenset({"weight_dtype", "compute_dtype", "gradient_checkpointing", "chat_template"}),
-    "data": frozenset({"system_prompt", "prompt_suffix", "max_prompt_tokens", "overlong"}),
+    "data": frozenset(
+        {
+            *("system_prompt", "prompt_suffix", "max_prompt_tokens", "overlong"),
+            *("where", "keep", "deduplicate", "limit"),
+        }
+    ),
 }
 """Keys that belong to a group's node and not to the class that its `_target_` names."""
 
@@ -252,10 +257,11 @@ def plain(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def brought_up_to_date(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration that an earlier release wrote: keys of our sections that it did not know have their defaults."""
+    """A configuration that an earlier release wrote: keys of our sections, and those that every node of a group has, have
+    their defaults where it did not know them."""
     defaults = OmegaConf.to_container(OmegaConf.load(conf_dir() / "train.yaml"), resolve=False)
     assert isinstance(defaults, dict)
-    sections = {name: values.get(name, {}) for name in SECTIONS}
+    sections = {name: values.get(name, {}) for name in (*SECTIONS, *MAPPING_KEYS)}
     return dict(values) | {
         name: defaults[name] | dict(section) for name, section in sections.items() if isinstance(section, Mapping)
     }

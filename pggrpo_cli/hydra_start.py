@@ -89,10 +89,12 @@ def compose(command: str = "train", overrides: list[str] | None = None, config_d
 
 
 def _settable(word: str) -> str:
-    """`reward.mine.timeout_s=5`: the keys of every reward can be given without Hydra's ++, though no file names them."""
+    """`reward.mine.timeout_s=5`, `data.where.level=3`: the keys of every reward, and names of columns, can be given without
+    Hydra's ++, though no file names them."""
     parts = word.partition("=")[0].split(".")
-    every = MAPPING_KEYS["reward"]
-    return f"++{word}" if len(parts) == 3 and parts[0] == "reward" and parts[2] in every else word
+    of_every_reward = len(parts) == 3 and parts[0] == "reward" and parts[2] in MAPPING_KEYS["reward"]
+    of_a_column = len(parts) > 2 and parts[0] == "data" and parts[1] in ("where", "columns")
+    return f"++{word}" if of_every_reward or of_a_column else word
 
 
 def _parse(command: str, arguments: list[str]) -> argparse.Namespace:

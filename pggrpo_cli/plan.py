@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 
 from pggrpo_cli.config import TrainConfig
+from pggrpo_cli.filters import Sieve
+from pggrpo_cli.lazy_prompts import LazyPrompts
 from pggrpo_cli.policy import Policy
+from pggrpo_cli.prompts import RenderedPrompts
 from pggrpo_cli.protocols import Loss
 from pggrpo_cli.types import Dataset
 
@@ -42,6 +45,19 @@ def describe(config: TrainConfig, policy: Policy, loss: Loss, num_prompts: int, 
             "note: this loss looks at no reward, so it trains on whatever is sampled; sampler=offline gives it data"
         )
     return lines + _about_beta(config, loss) + _about_pairing(config, loss)
+
+
+def about_data(sieve: Sieve, rendered: RenderedPrompts) -> list[str]:
+    """What the filters left out, and what is too long."""
+    lines = [f"data: {words}"] if (words := sieve.words()) else []
+    if isinstance(rendered.prompts, LazyPrompts):
+        looked_at = len(rendered.sample) + rendered.dropped
+        fate = f"{rendered.dropped} are overlong; in such a row's place comes the next that fits"
+        words = fate if rendered.dropped else f"{rendered.truncated} are truncated"
+        lines.append(f"data: rows are read when their turn comes; of {looked_at} looked at {words}")
+    elif rendered.dropped or rendered.truncated:
+        lines.append(f"data: {rendered.dropped} overlong prompts dropped, {rendered.truncated} truncated")
+    return lines
 
 
 def expected_gigabytes(config: TrainConfig, policy: Policy, loss: Loss, tokens_per_step: float) -> float:

@@ -128,6 +128,22 @@ def test_resume_is_exact_offline(loss: str, tmp_path: Path) -> None:
     compare(tmp_path, [f"loss={loss}", *offline(tmp_path), *SEVERAL])
 
 
+@pytest.mark.fault("T1")
+def test_resume_is_exact_with_rows_that_are_streamed_and_filtered(tmp_path: Path) -> None:
+    """Rows of every length, of which many are too long: others take their places."""
+    file = tmp_path / "sums.jsonl"
+    rows = [{"prompt": "1" * (a % 9 + 1) + " + 1", "answer": str(a), "level": a % 3, "id": a} for a in range(60)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = [
+        "data=jsonl",
+        f"data.path={file}",
+        "data.streaming=true",
+        "data.where.level=[0,1]",
+        "data.max_prompt_tokens=9",
+    ]
+    compare(tmp_path, ["loss=pg_grpo", "sampler.max_new_tokens=8", *words])
+
+
 def test_what_is_compared_depends_on_the_seed_and_moves(tmp_path: Path) -> None:
     """The comparison above could not fail if nothing ever changed."""
     for seed in (1, 2):
