@@ -178,7 +178,8 @@ def _counted(
         digests.add(row_digest(row))
         for name, value in {"prompt": row.prompt, **row.columns}.items():
             column = columns.setdefault(name, Column())
-            column.types[_type_of(value)] += 1
+            messages = name == "prompt" and isinstance(value, list)
+            column.types["messages" if messages else _type_of(value)] += 1
             example = str(value)[:LONGEST_EXAMPLE]
             if len(column.examples) < EXAMPLES and value is not None and example not in column.examples:
                 column.examples.append(example)

@@ -78,5 +78,5 @@ def test_rows_with_one_prompt_are_held_out_together(tmp_path: Path) -> None:
 def test_streaming_reads_the_same_rows(tmp_path: Path, streaming: bool) -> None:
     lines = b"\n".join(b'{"prompt": "%d", "id": %d}' % (index % 4, index) for index in range(12))
     parts = replace(data(tmp_path / "f.jsonl", lines), eval_size=1, streaming=streaming).load(1)
-    assert [row.columns["id"] for row in parts.train] == [0, 1, 2, 4, 5, 6, 8, 9, 10]
-    assert [row.columns["id"] for row in parts.evaluation] == [3]
+    assert [row.columns["id"] for row in parts.train] == [0, 1, 3, 4, 5, 7, 8, 9, 11]
+    assert [row.columns["id"] for row in parts.evaluation] == [2]
