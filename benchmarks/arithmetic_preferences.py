@@ -17,7 +17,7 @@ from hydra import compose, initialize_config_dir
 from pggrpo_cli.config import conf_dir, register, typed
 from pggrpo_cli.instantiate import build_scorer, component
 from pggrpo_cli.policy import Policy, resolve_compute_dtype
-from pggrpo_cli.prompts import PromptFormat, apply_format, render_rows
+from pggrpo_cli.prompts import apply_format, format_of, render_rows
 from pggrpo_cli.rollouts import samples_of
 from pggrpo_cli.sampler.native import OpenNative
 from pggrpo_cli.types import DrawKey
@@ -37,7 +37,7 @@ def main() -> None:
     compute = resolve_compute_dtype(config.model["compute_dtype"], torch.device("cpu"))
     policy = Policy(loaded.module, loaded.tokenizer, compute)
     rows = component(config.data, "data").load(config.seed)
-    prompt_format = PromptFormat.of(config.data)
+    prompt_format = format_of(config.data)
     room = policy.context_length - config.sampler["max_new_tokens"]
     prompts = render_rows(rows.train, policy.tokenizer, prompt_format, room, policy.end_token_ids).prompts
     sampler, scorer = OpenNative(component(config.sampler, "sampler")), build_scorer(config)

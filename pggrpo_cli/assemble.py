@@ -28,7 +28,7 @@ from pggrpo_cli.origin import model_digest, prompts_digest, refuse_other_origin
 from pggrpo_cli.plan import about_data, describe, unused_labels
 from pggrpo_cli.policy import LoadedModel, ModelSettings, Policy, resolve_compute_dtype
 from pggrpo_cli.progress import Progress
-from pggrpo_cli.prompts import PromptFormat, RenderedPrompts, Renderer, prompt_room, render_rows
+from pggrpo_cli.prompts import RenderedPrompts, Renderer, format_of, prompt_room, render_rows
 from pggrpo_cli.protocols import Stateful
 from pggrpo_cli.recorder import Recorder
 from pggrpo_cli.reference import Reference, frozen, frozen_copy
@@ -64,7 +64,7 @@ def run_training(
     loss, sampler = component(config.loss, "loss"), component(config.sampler, "sampler")
     rows, sieve = load_rows(config)
     check_together(config, loss, sampler, rows)
-    prompt_format = PromptFormat.of(config.data)
+    prompt_format = format_of(config.data)
     context = RunContext(
         run_dir=run_dir, device=device, seed=config.seed, run_id=run_dir.name, resumed=checkpoint is not None
     )
@@ -233,7 +233,7 @@ class _Build:
     def _render(self, policy: Policy, rows: Sequence[Row], new_tokens: int, key: str) -> RenderedPrompts:
         """`new_tokens`, from the key `key`, are kept free behind the prompts."""
         room = prompt_room(policy.context_length, new_tokens, key)
-        prompt_format = PromptFormat.of(self.config.data)
+        prompt_format = format_of(self.config.data)
         if not isinstance(rows, LazyRows):
             return render_rows(rows, policy.tokenizer, prompt_format, room, policy.end_token_ids)
         renderer = Renderer(

@@ -14,7 +14,7 @@ from pggrpo_cli.filters import Sieve, row_digest
 from pggrpo_cli.instantiate import component
 from pggrpo_cli.lazy_rows import LazyRows
 from pggrpo_cli.model_outline import ModelOutline, outline
-from pggrpo_cli.prompts import PromptFormat, Renderer, prompt_room
+from pggrpo_cli.prompts import Renderer, format_of, prompt_room
 from pggrpo_cli.row_loading import load_rows
 from pggrpo_cli.scoring.scorer import reward_settings
 from pggrpo_cli.types import Dataset, Prompt, Row, Sample
@@ -118,7 +118,7 @@ def collect(config: TrainConfig, shown: int) -> Preview:
     new_tokens = config.sampler.get("max_new_tokens")
     renderer = Renderer(
         tokenizer=model.tokenizer,
-        prompt_format=PromptFormat.of(config.data),
+        prompt_format=format_of(config.data),
         context_limit=prompt_room(model.context_length, new_tokens or 0, "sampler.max_new_tokens"),
         end_token_ids=model.end_token_ids,
     )
@@ -234,5 +234,5 @@ def _type_of(value: Any) -> str:
         return "true/false"
     if isinstance(value, (int, float)):
         return "number"
-    names = {str: "text", list: "list", dict: "mapping"}
+    names: dict[type, str] = {str: "text", list: "list", dict: "mapping"}
     return names.get(type(value), type(value).__name__)

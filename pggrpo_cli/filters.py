@@ -38,14 +38,15 @@ class RowFilter:
     limit: Annotated[int | None, Range(ge=1)]
     """Rows to train on, the first of those that are not held out."""
 
-    @classmethod
-    def of(cls, node: Mapping[str, Any]) -> RowFilter:
-        return cls(**{field.name: node[field.name] for field in fields(cls)})
-
 
 @dataclass(frozen=True, kw_only=True)
 class DataKeys(PromptFormat, RowFilter):
     """All keys of a data node beside those of its class."""
+
+
+def filter_of(node: Mapping[str, Any]) -> RowFilter:
+    """From the data node."""
+    return RowFilter(**{field.name: node[field.name] for field in fields(RowFilter)})
 
 
 class Sieve:
@@ -165,11 +166,11 @@ def filter_problems(node: Any) -> Iterator[str]:
         elif isinstance(wanted, list) and (not wanted or any(isinstance(one, (list, Mapping)) for one in wanted)):
             yield f"`{key}`: {wanted} is no list of values; for example {key}=[easy,hard]."
     if isinstance(keep, Mapping):
-        path, name = keep.get("path"), keep.get("name")
-        if set(keep) - {"path", "name"} or any(not isinstance(one, str | None) for one in (path, name)):
+        file, name = keep.get("path"), keep.get("name")
+        if set(keep) - {"path", "name"} or any(not isinstance(one, str | None) for one in (file, name)):
             yield f"`data.keep`: {dict(keep)} is not {{path: mine.py, name: good_row}}, or null for both."
-        elif (path is None) != (name is None):
-            there, lacks = ("name", "path") if path is None else ("path", "name")
+        elif (file is None) != (name is None):
+            there, lacks = ("name", "path") if file is None else ("path", "name")
             yield f"`data.keep.{lacks}`: is missing beside data.keep.{there}; a function is a file and its name in it."
 
 

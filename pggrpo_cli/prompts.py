@@ -20,10 +20,10 @@ class PromptFormat:
     max_prompt_tokens: Annotated[int | None, Range(ge=1)]
     overlong: Literal["drop", "truncate_left", "error"]
 
-    @classmethod
-    def of(cls, node: Mapping[str, Any]) -> PromptFormat:
-        """From the data node."""
-        return PromptFormat(**{field.name: node[field.name] for field in fields(PromptFormat)})
+
+def format_of(node: Mapping[str, Any]) -> PromptFormat:
+    """From the data node."""
+    return PromptFormat(**{field.name: node[field.name] for field in fields(PromptFormat)})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

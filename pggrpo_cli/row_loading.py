@@ -6,7 +6,7 @@ import inspect
 
 from pggrpo_cli.config import TrainConfig
 from pggrpo_cli.errors import ConfigError
-from pggrpo_cli.filters import RowFilter, Sieve
+from pggrpo_cli.filters import Sieve, filter_of
 from pggrpo_cli.instantiate import blamed, component
 from pggrpo_cli.lazy_rows import selected
 from pggrpo_cli.records import limited
@@ -16,7 +16,7 @@ from pggrpo_cli.types import Dataset
 def load_rows(config: TrainConfig) -> tuple[Dataset, Sieve]:
     """The rows, and what the filters did to them."""
     source = component(config.data, "data")
-    sieve = Sieve(RowFilter.of(config.data))
+    sieve = Sieve(filter_of(config.data))
     with blamed("data", config.data["_target_"]):
         filters_itself = "sieve" in inspect.signature(source.load).parameters
         rows = source.load(config.seed, sieve) if filters_itself else source.load(config.seed)
