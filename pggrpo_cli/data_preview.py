@@ -63,6 +63,7 @@ class ShownCompletion:
     """A completion of the data set: all its tokens train, the end token too."""
 
     label: str
+    text: str
     tokens: list[tuple[int, str]]
 
 
@@ -77,7 +78,9 @@ class ShownRow:
     completions: list[ShownCompletion]
     columns: dict[str, Any]
     fate: str
-    """What becomes of it: trains, or is dropped, cut, refused; with the reason."""
+    """What becomes of it if it is too long; empty if it is not."""
+    room: int
+    """Tokens that its prompt may have, beside its completions."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,9 +106,8 @@ class Preview:
     max_new_tokens: int | None
     room: int
     """Tokens that a prompt may have."""
-    overlong: int
-    becomes: str
-    """data.overlong"""
+    overlong: dict[str, int]
+    """Rows that are too long by what becomes of them: dropped, cut from the left, an error."""
     rows: list[ShownRow]
 
 
@@ -151,8 +153,7 @@ def _preview(
         context=model.context_length,
         max_new_tokens=config.sampler.get("max_new_tokens"),
         room=renderer.limit,
-        overlong=sum(len(prompt.token_ids) > renderer.room(prompt) for prompt in prompts),
-        becomes=renderer.prompt_format.overlong,
+        overlong=dict(Counter(fate for prompt in prompts if (fate := _fate(prompt, renderer)))),
         rows=[_shown(renderer.whole(train[place], place), renderer) for place in range(min(shown, len(train)))],
     )
 
@@ -197,7 +198,11 @@ def _shown(prompt: Prompt, renderer: Renderer) -> ShownRow:
     tokenizer = renderer.tokenizer
     labels = {1.0: "chosen", 0.0: "rejected", None: "completion"}
     completions = [
-        ShownCompletion(label=labels.get(one.preference, "completion"), tokens=_tokens(ids, tokenizer))
+        ShownCompletion(
+            label=labels.get(one.preference, "completion"),
+            text=tokenizer.decode(ids, skip_special_tokens=False),
+            tokens=_tokens(ids, tokenizer),
+        )
         for one, ids in zip(prompt.row.completions, prompt.completion_ids, strict=True)
     ]
     return ShownRow(
@@ -207,6 +212,7 @@ def _shown(prompt: Prompt, renderer: Renderer) -> ShownRow:
         completions=completions,
         columns=prompt.row.columns,
         fate=_fate(prompt, renderer),
+        room=max(renderer.room(prompt), 0),
     )
 
 
@@ -215,16 +221,14 @@ def _tokens(ids: Sequence[int], tokenizer: Any) -> list[tuple[int, str]]:
 
 
 def _fate(prompt: Prompt, renderer: Renderer) -> str:
-    room, length = renderer.room(prompt), len(prompt.token_ids)
-    if length <= room:
-        return "trains"
-    fates = {
-        "drop": "is dropped",
-        "truncate_left": f"keeps its last {room}" if room > 0 else "is an error",
-        "error": "is an error",
-    }
-    words = fates[renderer.prompt_format.overlong]
-    return f"{words}: {length} tokens, {max(room, 0)} are left for the prompt"
+    """What becomes of a prompt that is too long; empty for one that is not. See Renderer.fitted."""
+    room = renderer.room(prompt)
+    if len(prompt.token_ids) <= room:
+        return ""
+    overlong = renderer.prompt_format.overlong
+    if overlong == "drop":
+        return "dropped"
+    return "cut from the left" if overlong == "truncate_left" and room > 0 else "an error"
 
 
 def _type_of(value: Any) -> str:

@@ -20,7 +20,6 @@ LAST_TOKENS = 8
 WIDTH_OF_A_PIPE = 100
 LONGEST_TEXT = 4000
 """Characters of a prompt or a completion that are shown: its two ends."""
-FATES = {"drop": "dropped", "truncate_left": "cut from the left", "error": "an error"}
 
 
 def show(preview: Preview) -> None:
@@ -57,13 +56,14 @@ def _lengths_as_json(lengths: Lengths | None) -> dict[str, Any] | None:
 def _row_as_json(row: ShownRow) -> dict[str, Any]:
     return {
         "source": row.source,
-        "fate": row.fate,
+        "overlong": row.fate or None,
+        "room": row.room,
         "text": row.text,
         "token_ids": [token for token, _ in row.tokens],
         "completions": [
             {
                 "label": one.label,
-                "text": "".join(text for _, text in one.tokens),
+                "text": one.text,
                 "token_ids": [token for token, _ in one.tokens],
             }
             for one in row.completions
@@ -83,13 +83,17 @@ def _lines(preview: Preview, width: int) -> Iterator[Text]:
         yield from _row(row)
 
 
+def _rows(count: int) -> str:
+    return f"{count:,} row" if count == 1 else f"{count:,} rows"
+
+
 def _heading(words: str) -> Text:
     return Text(f"\n{words}", style="bold")
 
 
 def _counts(preview: Preview) -> Iterator[Text]:
     streamed = ", read when their turn comes" if preview.streaming else ""
-    yield Text(f"{preview.train:,} rows to train on{streamed}, {preview.held_out:,} held out", style="bold")
+    yield Text(f"{_rows(preview.train)} to train on{streamed}, {preview.held_out:,} held out", style="bold")
     kept = preview.read - sum(preview.left_out.values())
     if preview.left_out:
         yield Text(f"filters: {kept:,} of {preview.read:,} rows stay")
@@ -98,9 +102,9 @@ def _counts(preview: Preview) -> Iterator[Text]:
     if preview.duplicates:
         yield Text(f"duplicates: {preview.duplicates:,}; data.deduplicate=true leaves them out", style="yellow")
     for name, count in preview.not_scored.items():
-        yield Text(f"reward.{name} does not apply to {count:,} rows (applies_to, by the column data_source)")
+        yield Text(f"reward.{name} does not apply to {_rows(count)} (applies_to, by the column data_source)")
     if preview.without_reward:
-        yield Text(f"no reward applies to {preview.without_reward:,} rows: nothing is learnt from them", style="yellow")
+        yield Text(f"no reward applies to {_rows(preview.without_reward)}: nothing is learnt from them", style="yellow")
 
 
 def _column(name: str, column: Column) -> Iterator[Text]:
@@ -125,10 +129,11 @@ def _tokens(preview: Preview, width: int) -> Iterator[Text]:
     beside = f" − {new:,} new ones (sampler.max_new_tokens)" if new else ""
     context = "no limit known" if preview.context >= 1 << 30 else f"{preview.context:,}"
     yield Text(f"  context: {context}{beside}; room for a prompt: {preview.room:,}")
-    if preview.overlong:
+    for fate, count in preview.overlong.items():
         of = f" of the {preview.tokenised:,}" if preview.tokenised < preview.train else ""
-        fate = FATES[preview.becomes]
-        yield Text(f"  overlong: {preview.overlong:,} rows{of} are {fate} (data.overlong)", style="yellow")
+        yield Text(
+            f"  overlong: {_rows(count)}{of} {'is' if count == 1 else 'are'} {fate} (data.overlong)", style="yellow"
+        )
 
 
 def _histogram(lengths: Lengths) -> list[tuple[int, int, int]]:
@@ -156,12 +161,13 @@ def _bars(lengths: Lengths, width: int) -> Iterator[Text]:
 
 def _row(row: ShownRow) -> Iterator[Text]:
     yield _heading(one_line(row.source) or "row")
-    if row.fate != "trains":
-        yield Text(f"  {row.fate}", style="yellow")
+    if row.fate:
+        words = f"  {row.fate}: {len(row.tokens):,} tokens, {row.room:,} are left for the prompt"
+        yield Text(words, style="yellow")
     yield Text(_ends(printable(row.text)))
     yield Text(f"▲ the prompt ends here: {len(row.tokens):,} tokens, the last: {_last(row.tokens)}", style="magenta")
     for one in row.completions:
-        yield Text(_ends(printable("".join(text for _, text in one.tokens))), style="green")
+        yield Text(_ends(printable(one.text)), style="green")
         yield Text(f"▲ {one.label}: {len(one.tokens):,} tokens train, the last: {_last(one.tokens)}", style="magenta")
     for name, value in row.columns.items():
         yield Text.assemble(("  " + one_line(name), "cyan"), f": {one_line(str(value)[:200])}")

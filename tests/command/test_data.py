@@ -16,7 +16,11 @@ ROWS = [
     for a in range(5)
     for b in range(4)
 ]
-PAIRS = [{"prompt": f"{a} + 1", "chosen": str(a + 1), "rejected": "no"} for a in range(3)]
+PAIRS = [{"prompt": f"{a} + 1", "chosen": str(a + 1), "rejected": "é"} for a in range(3)]
+PAIRS += [
+    {"prompt": "long", "chosen": "y" * 600, "rejected": "no"},
+    {"prompt": "p" * 505, "chosen": "y" * 99, "rejected": "n"},
+]
 TINY = ["model=tiny", "data.eval_size=4"]
 REFUSED: dict[str, tuple[list[str], list[str]]] = {
     "misspelt command": (["data", "previw"], ["`pggrpo data previw`", "Did you mean preview?"]),
@@ -63,7 +67,10 @@ def shown(folder: Path) -> dict[str, tuple[int, str, str]]:
         "json": [*data, "--json", "--rows", "1", "data.where.data_source=sums", "data.deduplicate=true"],
         "scored in part": [*data, "--rows=0", "reward=[exact_answer,length]", "scoring.each.applies_to=[sums]"],
         "streaming": [*data, "data.streaming=true", "--rows", "0"],
-        "pairs": ["data=preference_jsonl", "data.path=pairs.jsonl", "data.eval_size=0"],
+        "pairs": [
+            *("data=preference_jsonl", "data.path=pairs.jsonl", "data.eval_size=0"),
+            "data.overlong=truncate_left",
+        ],
     }
     found = run_all([["data", "preview", *TINY, *words] for words in lines.values()], folder)
     return {name: (code, out, err) for name, (code, out, err, _) in zip(lines, found, strict=True)}
@@ -78,7 +85,7 @@ def test_a_preview(shown: dict[str, tuple[int, str, str]]) -> None:
         "duplicates: 1; data.deduplicate=true",
         "answer: text",
         "context: 512 − ",
-        "overlong: 1 rows are dropped (data.overlong)",
+        "overlong: 1 row is dropped (data.overlong)",
         "<|user|>0 + 0 [/bold]?<|end|><|assistant|>",
         "▲ the prompt ends here: ",
         "'<|assistant|>'",
@@ -118,7 +125,9 @@ def test_completions_of_the_data_set(shown: dict[str, tuple[int, str, str]]) -> 
     code, out, err = shown["pairs"]
     assert code == 0, err
     assert "1<|end|>\n▲ chosen: 2 tokens train, the last: '1' '<|end|>'" in out
-    assert "▲ rejected: 3 tokens train" in out
+    assert "é<|end|>\n▲ rejected: 3 tokens train" in out
+    assert "overlong: 1 row is an error" in out
+    assert "overlong: 1 row is cut from the left" in out
 
 
 def test_a_narrow_terminal(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
