@@ -86,12 +86,14 @@ def test_the_digest_is_of_content_and_choice(tmp_path: Path) -> None:
         rows = lazy(jsonl(file, eval_size=eval_size).load(1, Sieve(NO_FILTER)))
         return prompts_digest(render_lazily(rows, renderer(limit)).prompts)
 
-    first = digest()
+    first, content = digest(), lazy(jsonl(file).load(1)).digest()
+    assert lazy(jsonl(file).load(1)).digest() == content
     assert digest() == first
     assert digest(eval_size=1) != first
     assert digest(limit=6) != first
     write(file, [*LINES[:-1], {**LINES[-1], "answer": "another"}])
     assert digest() != first
+    assert lazy(jsonl(file).load(1)).digest() != content
 
 
 def test_prompts_are_rendered_when_asked_for_and_few_are_kept(tmp_path: Path) -> None:
