@@ -25,7 +25,8 @@ from pggrpo_cli.lazy_prompts import render_lazily
 from pggrpo_cli.lazy_rows import LazyRows
 from pggrpo_cli.loggers import Loggers, open_loggers
 from pggrpo_cli.origin import model_digest, prompts_digest, refuse_other_origin
-from pggrpo_cli.plan import about_data, describe, unused_labels
+from pggrpo_cli.parts import some_of_each_part
+from pggrpo_cli.plan import about_data, describe, describe_parts, unused_labels
 from pggrpo_cli.policy import LoadedModel, ModelSettings, Policy, resolve_compute_dtype
 from pggrpo_cli.progress import Progress
 from pggrpo_cli.prompts import RenderedPrompts, Renderer, format_of, prompt_room, render_rows
@@ -71,7 +72,7 @@ def run_training(
     with ExitStack() as stack:
         for_rewards = RewardContext(run_dir=run_dir, device=str(device), seed=config.seed)
         scorer = stack.enter_context(open_scorer(config, for_rewards))
-        scorer.dry_run(rows.train[:4] or rows.evaluation[:4], prompt_format)
+        scorer.dry_run(some_of_each_part(rows.train or rows.evaluation, 4), prompt_format)
         loggers = stack.enter_context(open_loggers(components(config.logger, "logger"), context))
         loggers.phase("loading model")
         build = _Build(config, context, loss, sampler, scorer, rows, sieve, loggers, stack)
@@ -153,10 +154,12 @@ class _Build:
         reference = self._reference(policy, origin)
         if checkpoint is not None:
             refuse_other_origin(checkpoint.progress.get("origin", {}), origin, config.resume.allow_changed)
+        order = component(config.order, "order")
+        order = order.begin(rendered.prompts, self.rows.weights, config.seed, identity=origin["data"])
         sampler = self.stack.enter_context(self.sampler.open(self.context))
         updater = self._updater(policy, reference)
         recorder = self.stack.enter_context(Recorder(self.context.run_dir))
-        parts = {"updater": updater, "recorder": recorder, "reference": reference, "sampler": sampler}
+        parts = {"updater": updater, "recorder": recorder, "reference": reference, "sampler": sampler, "order": order}
         parts["evaluation"] = None if evaluation is None else evaluation.sampler
         saver = self._saver(policy, updater, parts)
         saver.foresee()
@@ -168,6 +171,7 @@ class _Build:
         trainer = Trainer(
             policy=policy,
             prompts=rendered.prompts,
+            order=order,
             sampler=sampler,
             scorer=self.scorer,
             advantage=component(config.advantage, "advantage"),
@@ -260,7 +264,6 @@ class _Build:
             importance_cap=trainer.importance_cap,
             max_bad_updates=trainer.max_bad_updates,
             max_new_tokens=self.config.sampler.get("max_new_tokens"),
-            from_data_set="max_new_tokens" not in self.config.sampler,
         )
         return Updater(policy, optimizer, scheduler, self.loss, reference, settings)
 
@@ -319,6 +322,7 @@ class _Build:
         lines += about_data(self.sieve, rendered)
         lengths = [len(prompt.token_ids) for prompt in rendered.sample]
         lines += describe(config, policy, trainer.loss, len(rendered.prompts), sum(lengths) / len(lengths))
+        lines += [*describe_parts(config, self.rows, rendered.prompts), *self.rows.notes]
         lines += [*unused_labels(self.rows, config), *self.scorer.notes]
         if trainer.progress.step:
             lines.append(f"resumed after step {trainer.progress.step}")

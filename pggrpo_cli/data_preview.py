@@ -225,7 +225,7 @@ def _fate(prompt: Prompt, renderer: Renderer) -> str:
     room = renderer.room(prompt)
     if len(prompt.token_ids) <= room:
         return ""
-    overlong = renderer.prompt_format.overlong
+    overlong = renderer.prompt_format.of(prompt.row).overlong
     if overlong == "drop":
         return "dropped"
     return "cut from the left" if overlong == "truncate_left" and room > 0 else "an error"

@@ -6,7 +6,7 @@ import copy
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from hashlib import blake2b
 from typing import Annotated, Any
 
@@ -98,6 +98,16 @@ class Sieve:
             self.dropped["limit"] += count - allowed
         return allowed
 
+    def for_source(self, node: Mapping[str, Any]) -> Sieve:
+        """With the keys that a source of a mixture has itself in place of these."""
+        names = {field.name for field in fields(RowFilter)}
+        return Sieve(replace(self._filter, **{name: value for name, value in node.items() if name in names}))
+
+    def add(self, source: Sieve) -> None:
+        """What the sieve of a source left out."""
+        self.seen += source.seen
+        self.dropped += source.dropped
+
     def words(self) -> str:
         """ "812 of 2,000 rows: 1,100 by where.level, 88 duplicates"; empty if all stayed."""
         if not self.dropped:
@@ -149,13 +159,16 @@ def conditions(where: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
             yield f"{prefix}{name}", wanted
 
 
-def filter_problems(node: Any) -> Iterator[str]:
-    """What the types of the keys of a data node cannot say."""
+def filter_problems(node: Any, path: str = "data") -> Iterator[str]:
+    """What the types of the keys of the data node `path`, and of the sources within it, cannot say."""
     if not isinstance(node, Mapping):
         return
+    sources = node.get("sources")
+    for name, source in sources.items() if isinstance(sources, Mapping) else ():
+        yield from filter_problems(source, f"{path}.sources.{name}")
     where, keep = node.get("where"), node.get("keep")
-    for path, wanted in conditions(where) if isinstance(where, Mapping) else ():
-        key = f"data.where.{path}"
+    for column, wanted in conditions(where) if isinstance(where, Mapping) else ():
+        key = f"{path}.where.{column}"
         if isinstance(wanted, str) and re.fullmatch(r"\{?(min|max):.*", wanted):
             yield (
                 f"`{key}`: {wanted!r} is half of a range: the shell splits at the comma within {{…}}. Write {key}.min=… "
@@ -168,10 +181,10 @@ def filter_problems(node: Any) -> Iterator[str]:
     if isinstance(keep, Mapping):
         file, name = keep.get("path"), keep.get("name")
         if set(keep) - {"path", "name"} or any(not isinstance(one, str | None) for one in (file, name)):
-            yield f"`data.keep`: {dict(keep)} is not {{path: mine.py, name: good_row}}, or null for both."
+            yield f"`{path}.keep`: {dict(keep)} is not {{path: mine.py, name: good_row}}, or null for both."
         elif (file is None) != (name is None):
             there, lacks = ("name", "path") if file is None else ("path", "name")
-            yield f"`data.keep.{lacks}`: is missing beside data.keep.{there}; a function is a file and its name in it."
+            yield f"`{path}.keep.{lacks}`: is missing beside {path}.keep.{there}; a function is a file and its name in it."
 
 
 def row_digest(row: Row) -> bytes:

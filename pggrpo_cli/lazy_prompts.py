@@ -52,6 +52,11 @@ class LazyPrompts(Sequence[Prompt]):
         raise self.renderer.none_fits(len(self))
 
 
+def indices_of(prompts: Sequence[Prompt]) -> Sequence[int]:
+    """Prompt.index of each; of lazy prompts, of the row that stands at each place of the data set."""
+    return range(len(prompts)) if isinstance(prompts, LazyPrompts) else [prompt.index for prompt in prompts]
+
+
 def render_lazily(rows: LazyRows, renderer: Renderer) -> RenderedPrompts:
     """Raises DataError if no row fits; other than that, rows are looked at when their turn comes."""
     prompts = LazyPrompts(rows, renderer)

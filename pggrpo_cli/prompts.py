@@ -20,6 +20,10 @@ class PromptFormat:
     max_prompt_tokens: Annotated[int | None, Range(ge=1)]
     overlong: Literal["drop", "truncate_left", "error"]
 
+    def of(self, row: Row) -> PromptFormat:
+        """With what the row's part of a mixture says itself."""
+        return replace(self, **row.format) if row.format else self
+
 
 def format_of(node: Mapping[str, Any]) -> PromptFormat:
     """From the data node."""
@@ -50,7 +54,7 @@ class Renderer:
     @property
     def limit(self) -> int:
         """Tokens of a prompt without completions."""
-        return min(self.context_limit, self.prompt_format.max_prompt_tokens or self.context_limit)
+        return self._limit(self.prompt_format)
 
     def whole(self, row: Row, index: int) -> Prompt:
         """With all its tokens, however many. Prompt.row carries the formatted prompt."""
@@ -62,7 +66,8 @@ class Renderer:
 
     def room(self, prompt: Prompt) -> int:
         """Tokens that the prompt may have beside the longest of its completions; may be negative."""
-        return min(self.limit, self.context_limit - max((len(answer) for answer in prompt.completion_ids), default=0))
+        limit = self._limit(self.prompt_format.of(prompt.row))
+        return min(limit, self.context_limit - max((len(answer) for answer in prompt.completion_ids), default=0))
 
     def fitted(self, row: Row, index: int) -> Prompt | None:
         """Cut if it is too long, or None if it is to be dropped. Raises DataError if it may be neither."""
@@ -70,13 +75,16 @@ class Renderer:
         room, length = self.room(prompt), len(prompt.token_ids)
         if length <= room:
             return prompt
-        overlong = self.prompt_format.overlong
+        overlong = self.prompt_format.of(row).overlong
         if overlong == "error" or (room < 1 and overlong != "drop"):
             raise DataError(
                 f"{row.source}: the prompt has {length} tokens, {max(room, 0)} are left for it (context, "
                 "max_new_tokens, data.max_prompt_tokens). Allow fewer new tokens, or data.overlong=drop."
             )
         return None if overlong == "drop" else replace(prompt, token_ids=prompt.token_ids[-room:], truncated=True)
+
+    def _limit(self, prompt_format: PromptFormat) -> int:
+        return min(self.context_limit, prompt_format.max_prompt_tokens or self.context_limit)
 
     def none_fits(self, count: int) -> DataError:
         return DataError(
@@ -98,6 +106,7 @@ def prompt_room(context_length: int, new_tokens: int, key: str) -> int:
 def apply_format(row: Row, prompt_format: PromptFormat) -> Row:
     """The row with system prompt and suffix in its prompt: what rewards see, and what is rendered."""
     prompt = row.prompt
+    prompt_format = prompt_format.of(row)
     system, suffix = prompt_format.system_prompt, prompt_format.prompt_suffix
     if isinstance(prompt, str):
         return replace(row, prompt=(f"{system}\n\n" if system else "") + prompt + suffix)

@@ -15,7 +15,7 @@ from pggrpo_cli.data_files import existing_file
 from pggrpo_cli.errors import ConfigError, DataError
 from pggrpo_cli.filters import Sieve
 from pggrpo_cli.lazy_rows import MakeRow, prompt_keys, taken
-from pggrpo_cli.order import split
+from pggrpo_cli.shuffling import split
 from pggrpo_cli.types import Dataset, Row
 
 

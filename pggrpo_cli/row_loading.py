@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 from pggrpo_cli.config import TrainConfig
 from pggrpo_cli.errors import ConfigError
@@ -15,16 +18,19 @@ from pggrpo_cli.types import Dataset
 
 def load_rows(config: TrainConfig) -> tuple[Dataset, Sieve]:
     """The rows, and what the filters did to them."""
-    source = component(config.data, "data")
     sieve = Sieve(filter_of(config.data))
-    with blamed("data", config.data["_target_"]):
+    return load_node(config.data, "data", config.seed, sieve), sieve
+
+
+def load_node(node: Mapping[str, Any], key: str, seed: int, sieve: Sieve | None) -> Dataset:
+    """The rows of one data component. Raises ConfigError naming `key` if it returns something else."""
+    source = component(node, key)
+    with blamed(key, node["_target_"]):
         filters_itself = "sieve" in inspect.signature(source.load).parameters
-        rows = source.load(config.seed, sieve) if filters_itself else source.load(config.seed)
+        rows = source.load(seed, sieve) if filters_itself else source.load(seed)
     if not isinstance(rows, Dataset):
         raise ConfigError(
-            f"`data._target_`: {config.data['_target_']}.load returned a {type(rows).__name__}; a "
+            f"`{key}._target_`: {node['_target_']}.load returned a {type(rows).__name__}; a "
             "pggrpo_cli.types.Dataset with train and evaluation rows is needed."
         )
-    if not filters_itself:
-        rows = Dataset(train=limited(selected(rows.train, sieve), sieve), evaluation=rows.evaluation)
-    return rows, sieve
+    return rows if filters_itself else replace(rows, train=limited(selected(rows.train, sieve), sieve))

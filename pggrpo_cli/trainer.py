@@ -23,12 +23,11 @@ from pggrpo_cli.interruption import Abandoned, Interruption
 from pggrpo_cli.loggers import Loggers
 from pggrpo_cli.memory import peak_memory_gb
 from pggrpo_cli.metrics import Metric, merge, values
-from pggrpo_cli.order import rows_of_step
 from pggrpo_cli.policy import Policy
 from pggrpo_cli.progress import Progress
-from pggrpo_cli.protocols import Advantage, Loss, OpenSampler, Pairing
+from pggrpo_cli.protocols import Advantage, Loss, OpenOrder, OpenSampler, Pairing
 from pggrpo_cli.recorder import Recorder
-from pggrpo_cli.rollouts import has_signal, rollout_metrics, score_groups, train_groups
+from pggrpo_cli.rollouts import is_worth_training, rollout_metrics, score_groups, scored_meanwhile, train_groups
 from pggrpo_cli.run_directory import shown
 from pggrpo_cli.saving import Saver
 from pggrpo_cli.scoring.scorer import Scorer
@@ -47,6 +46,7 @@ class Trainer:
 
     policy: Policy
     prompts: Sequence[Prompt]
+    order: OpenOrder
     sampler: OpenSampler
     scorer: Scorer
     advantage: Advantage
@@ -180,6 +180,7 @@ class Trainer:
                 parts.append(self.updater.update(minibatches, partial(self._keep_bad_batch, step)))
             else:
                 self.loggers.message(f"step {step}: nothing to train on (every completion masked or filtered)")
+        parts.append(self.order.learn(scored))
         metrics = values(merge(parts))
         completion_tokens = sum(len(rollout.completion_ids) for group in scored for rollout in group.rollouts)
         self.progress.num_tokens += metrics["num_tokens"]
@@ -202,22 +203,25 @@ class Trainer:
         kept: list[ScoredGroup] = []
         everything: list[ScoredGroup] = []
         told: list[dict[str, Metric]] = []
+        taken: list[int] = []
         rounds = self.settings.max_refills + 1 if self.settings.filter_constant_groups else 1
         for _ in range(rounds):
             wanted = self.settings.prompts_per_step - len(kept)
-            indices = rows_of_step(len(self.prompts), wanted, self.progress.prompts_consumed, self.seed)
+            indices = self.order.rows(wanted, self.progress.prompts_consumed, taken)
+            taken += indices
             draws = DrawKey(seed=self.seed, purpose="rollout", step=step, first_ordinal=len(everything))
+            prompts, scoring = [self.prompts[index] for index in indices], self.scorer.begin()
             with self._phase("rollout", times):
-                groups = self.sampler.sample(self.policy, [self.prompts[index] for index in indices], draws)
+                groups = self.sampler.sample(self.policy, prompts, draws, scored_meanwhile(scoring, step))
             self.progress.prompts_consumed += wanted
             with self._phase("score", times):
-                scored, metrics = score_groups(groups, self.scorer, self.advantage, step)
+                scored, metrics = score_groups(groups, scoring, self.advantage, step)
             told.append(metrics)
             everything += scored
             if not self.settings.filter_constant_groups:
                 kept = scored
                 break
-            kept += [group for group in scored if has_signal(group)]
+            kept += [group for group in scored if is_worth_training(group, self.loss)]
             if len(kept) >= self.settings.prompts_per_step:
                 break
         return kept, everything, told

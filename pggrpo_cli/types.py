@@ -45,6 +45,10 @@ class Row:
     """Empty for prompt-only rows; (chosen, rejected) for preference rows."""
     source: str = ""
     """Where it came from, for messages: "train.jsonl:12"."""
+    part: str = ""
+    """The source of a mixture that it belongs to; empty if the data set is one whole."""
+    format: Mapping[str, Any] = field(default_factory=dict)
+    """Keys of PromptFormat that its part sets for itself."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,6 +58,10 @@ class Dataset:
     train: Sequence[Row]
     evaluation: Sequence[Row]
     """Each in memory, or read when a row's turn comes."""
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """How often the parts come, by name, in relation to each other; empty if the data set is one whole."""
+    notes: tuple[str, ...] = ()
+    """What is to be said of it before a run, a line each."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,6 +103,11 @@ class Rollout:
     finish_reason: FinishReason
     preference: float | None = None
     """See OfflineCompletion.preference."""
+
+    @property
+    def chosen(self) -> bool:
+        """Whether it is to be imitated: the data set brought it, as the chosen one of a pair or as a demonstration."""
+        return self.finish_reason == "offline" and self.preference in (None, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -186,6 +199,10 @@ class TrainBatch:
     """Pairs of the whole optimizer step."""
     max_new_tokens: int
     """The sampler's limit (dr_grpo's constant); for offline data the longest completion of the step."""
+    chosen: torch.Tensor | None = None
+    """bool [B]: completions of the data set that are to be imitated (Rollout.chosen); None: there are none."""
+    num_chosen: int = 0
+    """Chosen completions of the whole optimizer step."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

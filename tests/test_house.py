@@ -10,7 +10,19 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parent.parent
-GROUPS = ("model", "data", "sampler", "reward", "advantage", "pairing", "loss", "optimizer", "scheduler", "logger")
+GROUPS = (
+    "model",
+    "data",
+    "order",
+    "sampler",
+    "reward",
+    "advantage",
+    "pairing",
+    "loss",
+    "optimizer",
+    "scheduler",
+    "logger",
+)
 PICKLES = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 SOURCES = sorted((ROOT / "pggrpo_cli").rglob("*.py"))
 

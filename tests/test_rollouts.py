@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from pggrpo_cli.loss.dpo import Dpo
 from pggrpo_cli.loss.sft import Sft
 from pggrpo_cli.pairing.best_worst import BestWorst
-from pggrpo_cli.rollouts import train_groups
+from pggrpo_cli.rollouts import is_worth_training, train_groups
 from pggrpo_cli.types import FinishReason, Rollout, ScoredGroup
 from tests.conftest import make_prompts
 from tests.test_update import LOSSES
@@ -50,6 +51,18 @@ def test_completions_without_a_reward_leave_both_unless_the_loss_needs_none() ->
     (made,) = train_groups([scored], Sft(), BestWorst(), mask_truncated=False)
     assert places(made) == [0, 1, 2]
     assert made.num_sequences == 3
+
+
+def test_chosen_completions_stay_without_a_reward_where_they_are_imitated() -> None:
+    scored = group([1.0, math.nan, math.nan], ["stop", "offline", "stop"])
+    loss = LOSSES["pg_grpo"]()
+    (made,) = train_groups([scored], loss, BestWorst(), mask_truncated=False)
+    assert (places(made), made.num_sequences) == ([0, 1], 2)
+    without = replace(loss, nll_coef=0.0)
+    (made,) = train_groups([scored], without, BestWorst(), mask_truncated=False)
+    assert (places(made), made.num_sequences) == ([0], 1)
+    assert is_worth_training(scored, loss)  # trainer.filter_constant_groups does not leave it out
+    assert not is_worth_training(scored, without)
 
 
 def test_only_paired_completions_are_computed_and_pairs_point_at_them() -> None:

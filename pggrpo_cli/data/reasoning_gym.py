@@ -10,9 +10,9 @@ from typing import Annotated, Any
 from pggrpo_cli.errors import ConfigError
 from pggrpo_cli.filters import Sieve
 from pggrpo_cli.lazy_rows import selected
-from pggrpo_cli.order import split
 from pggrpo_cli.ranges import Range
 from pggrpo_cli.records import limited
+from pggrpo_cli.shuffling import split
 from pggrpo_cli.types import Dataset, Row
 
 BY_HASH_SEED = ("isomorphic_strings", "knight_swap", "polynomial_multiplication", "ransom_note", "word_ladder")
