@@ -14,11 +14,11 @@ from pathlib import Path
 import torch
 
 from pggrpo_cli.check import checked
-from pggrpo_cli.config import MAPPING_KEYS, TrainConfig
+from pggrpo_cli.config import TrainConfig
 from pggrpo_cli.hydra_start import compose
 from pggrpo_cli.instantiate import component
 from pggrpo_cli.policy import Policy, resolve_compute_dtype
-from pggrpo_cli.prompts import PromptFormat, apply_format, render_rows
+from pggrpo_cli.prompts import apply_format, format_of, render_rows
 from pggrpo_cli.rollouts import samples_of
 from pggrpo_cli.sampler.native import OpenNative
 from pggrpo_cli.scoring.scorer import Scorer, open_scorer
@@ -42,7 +42,7 @@ def write_pairs(config: TrainConfig, scorer: Scorer) -> None:
     compute = resolve_compute_dtype(config.model["compute_dtype"], torch.device("cpu"))
     policy = Policy(loaded.module, loaded.tokenizer, compute)
     rows = component(config.data, "data").load(config.seed)
-    prompt_format = PromptFormat(**{name: config.data[name] for name in MAPPING_KEYS["data"]})
+    prompt_format = format_of(config.data)
     room = policy.context_length - config.sampler["max_new_tokens"]
     prompts = render_rows(rows.train, policy.tokenizer, prompt_format, room, policy.end_token_ids).prompts
     sampler = OpenNative(component(config.sampler, "sampler"))

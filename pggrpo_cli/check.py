@@ -15,6 +15,7 @@ from pggrpo_cli import config as schema
 from pggrpo_cli.class_source import NoSuchTarget, Parameters, is_ours, read_parameters
 from pggrpo_cli.config import NAMED_GROUPS, NODE_SETTINGS, SINGLE_GROUPS, TrainConfig, node_keys
 from pggrpo_cli.errors import ConfigError
+from pggrpo_cli.filters import filter_problems
 from pggrpo_cli.foreign_targets import foreign_problems
 from pggrpo_cli.mixture_problems import mixture_problems, sampler_problems
 from pggrpo_cli.secrets_in_values import secret_problems
@@ -23,6 +24,9 @@ from pggrpo_cli.suggestions import did_you_mean
 SPECIAL_KEYS = frozenset({"_target_", "_partial_", "_convert_", "_recursive_", "_args_"})
 RUNS_A_FILE = ("pggrpo_cli.reward.python.Python",)
 """Classes of ours that run a Python file which their keys name."""
+
+KEEPS = "pggrpo_cli.filters.Sieve"
+"""What runs the file that `keep` of a data node names."""
 
 OPTIMIZER_KEYS = "pggrpo_cli.config.OptimizerSettings"
 """Which class describes keys that mean the same in every optimizer; the optimizers themselves are torch's."""
@@ -41,6 +45,11 @@ class Node:
     settings: Mapping[str, Any]
     group: str
     partial: bool
+
+    @property
+    def key(self) -> str:
+        """What names its code."""
+        return f"{self.path}.path" if self.target == KEEPS else f"{self.path}._target_"
 
     @property
     def is_component(self) -> bool:
@@ -71,6 +80,7 @@ def check_values(values: Mapping[str, Any]) -> None:
         *sampler_problems(values),
     ]
     problems += _rules(values)
+    problems += filter_problems(values.get("data"))
     problems += [problem for node in nodes(values) for problem in _node_problems(node)]
     if problems:
         raise ConfigError("\n".join(dict.fromkeys(problems)))
@@ -90,7 +100,13 @@ def check_foreign_targets(config: TrainConfig) -> None:
 
 def foreign_nodes(values: Mapping[str, Any]) -> list[Node]:
     """Nodes that run code which is neither ours nor named by our own conf/: a user's class, a user's file."""
-    return [node for node in nodes(values) if node.target not in _targets_of_conf() or node.target in RUNS_A_FILE]
+    found = [node for node in nodes(values) if node.target not in _targets_of_conf() or node.target in RUNS_A_FILE]
+    for node in nodes(values):
+        keep = node.settings.get("keep") or {}
+        if node.group == "data" and keep.get("path") is not None:
+            path = f"{node.path}.keep"
+            found.append(Node(path=path, target=KEEPS, arguments=keep, settings={}, group="data", partial=False))
+    return found
 
 
 @lru_cache(maxsize=1)

@@ -30,7 +30,7 @@ NAMED_GROUPS = ("reward", "logger")
 NODE_SETTINGS = {
     "reward": "pggrpo_cli.config.RewardSettings",
     "model": "pggrpo_cli.policy.ModelSettings",
-    "data": "pggrpo_cli.prompts.PromptFormat",
+    "data": "pggrpo_cli.filters.DataKeys",
 }
 """Which class describes the keys of MAPPING_KEYS."""
 
@@ -39,7 +39,12 @@ MAPPING_KEYS: dict[str, frozenset[str]] = {
         {"weight", "scale", "clip", "gate", "applies_to", "isolated", "batch_size", "timeout_s", "on_error"}
     ),
     "model": frozenset({"weight_dtype", "compute_dtype", "gradient_checkpointing", "chat_template"}),
-    "data": frozenset({"system_prompt", "prompt_suffix", "max_prompt_tokens", "overlong"}),
+    "data": frozenset(
+        {
+            *("system_prompt", "prompt_suffix", "max_prompt_tokens", "overlong"),
+            *("where", "keep", "deduplicate", "limit"),
+        }
+    ),
 }
 """Keys that belong to a group's node and not to the class that its `_target_` names."""
 
@@ -271,7 +276,11 @@ def brought_up_to_date(values: Mapping[str, Any]) -> dict[str, Any]:
     return (
         dict(values)
         | {name: defaults[name] | dict(section) for name, section in sections.items() if isinstance(section, Mapping)}
-        | {name: _node_up_to_date(name, node) for name, node in groups.items() if isinstance(node, Mapping)}
+        | {
+            name: (defaults[name] if name in MAPPING_KEYS else {}) | _node_up_to_date(name, node)
+            for name, node in groups.items()
+            if isinstance(node, Mapping)
+        }
     )
 
 

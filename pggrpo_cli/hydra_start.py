@@ -90,11 +90,13 @@ def compose(command: str = "train", overrides: list[str] | None = None, config_d
 
 def _settable(word: str) -> str:
     """Keys that hold without being in a file can be given without Hydra's ++: those of every reward
-    (`reward.mine.timeout_s=5`), of every source of a mixture (`data.sources.mine.prompt_suffix=…`), its weights."""
+    (`reward.mine.timeout_s=5`), of every source of a mixture (`data.sources.mine.prompt_suffix=…`), its weights, and
+    columns (`data.where.level=3`)."""
     parts = word.partition("=")[0].split(".")
     of_node = len(parts) > 2 and parts[0] in ("reward", "data") and parts[-1] in node_keys(".".join(parts[:-1]))
     is_weight = len(parts) == 3 and parts[:2] == ["data", "weights"]
-    return f"++{word}" if of_node or is_weight else word
+    below_a_key = parts[0] == "data" and bool({"where", "columns", "keep"} & set(parts[1:-1]))
+    return f"++{word}" if of_node or is_weight or below_a_key else word
 
 
 def _parse(command: str, arguments: list[str]) -> argparse.Namespace:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from pggrpo_cli.errors import DataError
+from pggrpo_cli.lazy_rows import LazyRows
 from pggrpo_cli.types import Prompt, Row
 
 
@@ -82,7 +83,9 @@ class Schedule:
 
 
 def some_of_each_part(rows: Sequence[Row], count: int) -> list[Row]:
-    """The first `count` rows of every source."""
+    """The first `count` rows of every source. Rows that are read when their turn comes have one source."""
+    if isinstance(rows, LazyRows):
+        return list(rows[:count])
     seen: Counter[str] = Counter()
     chosen: list[Row] = []
     for row in rows:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Literal
 
-from pggrpo_cli.errors import DataError
+from pggrpo_cli.errors import ConfigError, DataError
 from pggrpo_cli.ranges import Range
 from pggrpo_cli.types import Message, Prompt, Row
 
@@ -25,13 +25,82 @@ class PromptFormat:
         return replace(self, **row.format) if row.format else self
 
 
+def format_of(node: Mapping[str, Any]) -> PromptFormat:
+    """From the data node."""
+    return PromptFormat(**{field.name: node[field.name] for field in fields(PromptFormat)})
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RenderedPrompts:
-    """Prompts with how many rows were too long."""
+    """Prompts with how many rows were too long, of all or of those looked at."""
 
-    prompts: list[Prompt]
+    prompts: Sequence[Prompt]
     dropped: int
     truncated: int
+    sample: Sequence[Prompt]
+    """All of them; of prompts that are rendered when their turn comes, those looked at before."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Renderer:
+    """How rows become prompts of one model."""
+
+    tokenizer: Any
+    prompt_format: PromptFormat
+    context_limit: int
+    """Tokens of the model's context that a prompt and its offline completions may take."""
+    end_token_ids: Sequence[int]
+
+    @property
+    def limit(self) -> int:
+        """Tokens of a prompt without completions."""
+        return self._limit(self.prompt_format)
+
+    def whole(self, row: Row, index: int) -> Prompt:
+        """With all its tokens, however many. Prompt.row carries the formatted prompt."""
+        formatted = apply_format(row, self.prompt_format)
+        text = _prompt_text(formatted, self.tokenizer)
+        ids = _prompt_ids(formatted, text, self.tokenizer)
+        answers = _completion_ids(formatted, text, self.tokenizer, self.end_token_ids)
+        return Prompt(row=formatted, index=index, text=text, token_ids=tuple(ids), completion_ids=tuple(answers))
+
+    def room(self, prompt: Prompt) -> int:
+        """Tokens that the prompt may have beside the longest of its completions; may be negative."""
+        limit = self._limit(self.prompt_format.of(prompt.row))
+        return min(limit, self.context_limit - max((len(answer) for answer in prompt.completion_ids), default=0))
+
+    def fitted(self, row: Row, index: int) -> Prompt | None:
+        """Cut if it is too long, or None if it is to be dropped. Raises DataError if it may be neither."""
+        prompt = self.whole(row, index)
+        room, length = self.room(prompt), len(prompt.token_ids)
+        if length <= room:
+            return prompt
+        overlong = self.prompt_format.of(row).overlong
+        if overlong == "error" or (room < 1 and overlong != "drop"):
+            raise DataError(
+                f"{row.source}: the prompt has {length} tokens, {max(room, 0)} are left for it (context, "
+                "max_new_tokens, data.max_prompt_tokens). Allow fewer new tokens, or data.overlong=drop."
+            )
+        return None if overlong == "drop" else replace(prompt, token_ids=prompt.token_ids[-room:], truncated=True)
+
+    def _limit(self, prompt_format: PromptFormat) -> int:
+        return min(self.context_limit, prompt_format.max_prompt_tokens or self.context_limit)
+
+    def none_fits(self, count: int) -> DataError:
+        return DataError(
+            f"`data`: all {count} rows were dropped: their prompts are longer than {self.limit} tokens. "
+            "Raise data.max_prompt_tokens, lower sampler.max_new_tokens, or use data.overlong=truncate_left."
+        )
+
+
+def prompt_room(context_length: int, new_tokens: int, key: str) -> int:
+    """Tokens of the context that are left for a prompt. Raises ConfigError naming `key`, where new_tokens comes from."""
+    if new_tokens >= context_length:
+        raise ConfigError(
+            f"`{key}`: {new_tokens} leaves no room for a prompt: the model's context is {context_length} "
+            "tokens. Lower it."
+        )
+    return context_length - new_tokens
 
 
 def apply_format(row: Row, prompt_format: PromptFormat) -> Row:
@@ -59,39 +128,16 @@ def render_rows(
     context_limit: int,
     end_token_ids: Sequence[int],
 ) -> RenderedPrompts:
-    """Renders and tokenises. `context_limit`: tokens of the model's context that a prompt and its offline completions
-    may take. Prompt.row carries the formatted prompt. Raises DataError if nothing is left."""
-    prompts: list[Prompt] = []
-    dropped = truncated = 0
-    limit = context_limit
-    for index, row in enumerate(rows):
-        own = prompt_format.of(row)
-        limit = min(context_limit, own.max_prompt_tokens or context_limit)
-        formatted = apply_format(row, prompt_format)
-        text = _prompt_text(formatted, tokenizer)
-        ids = _prompt_ids(formatted, text, tokenizer)
-        answers = _completion_ids(formatted, text, tokenizer, end_token_ids)
-        room = min(limit, context_limit - max((len(answer) for answer in answers), default=0))
-        if len(ids) > room:
-            if own.overlong == "error" or (room < 1 and own.overlong != "drop"):
-                raise DataError(
-                    f"{row.source}: the prompt has {len(ids)} tokens, {max(room, 0)} are left for it (context, "
-                    "max_new_tokens, data.max_prompt_tokens). Allow fewer new tokens, or data.overlong=drop."
-                )
-            if own.overlong == "drop":
-                dropped += 1
-                continue
-            ids = ids[-room:]
-            truncated += 1
-        prompts.append(
-            Prompt(row=formatted, index=index, text=text, token_ids=tuple(ids), completion_ids=tuple(answers))
-        )
+    """Renders and tokenises all of them; see Renderer. Raises DataError if nothing is left."""
+    renderer = Renderer(
+        tokenizer=tokenizer, prompt_format=prompt_format, context_limit=context_limit, end_token_ids=end_token_ids
+    )
+    fitted = [renderer.fitted(row, index) for index, row in enumerate(rows)]
+    prompts = [prompt for prompt in fitted if prompt is not None]
     if not prompts:
-        raise DataError(
-            f"`data`: all {len(rows)} rows were dropped: their prompts are longer than {limit} tokens. "
-            "Raise data.max_prompt_tokens, lower sampler.max_new_tokens, or use data.overlong=truncate_left."
-        )
-    return RenderedPrompts(prompts=prompts, dropped=dropped, truncated=truncated)
+        raise renderer.none_fits(len(rows))
+    truncated = sum(prompt.truncated for prompt in prompts)
+    return RenderedPrompts(prompts=prompts, dropped=len(rows) - len(prompts), truncated=truncated, sample=prompts)
 
 
 def _rendered(messages: list[Message], tokenizer: Any, source: str, *, generation: bool) -> str:

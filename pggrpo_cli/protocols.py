@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
 
 class Model(Protocol):
-    """Where weights and tokenizer come from."""
+    """Where weights and tokenizer come from. One that has `outline() -> ModelOutline` can tell tokenizer and context
+    without its weights, for `pggrpo data preview`."""
 
     def load(self) -> LoadedModel:
         """The module in float32 on the CPU, its tokenizer, and where they came from.
@@ -46,7 +47,8 @@ class Model(Protocol):
 
 
 class Data(Protocol):
-    """Where rows come from."""
+    """Where rows come from. One whose `load(seed, sieve)` takes a filters.Sieve applies it before it holds rows out; the
+    rows to train on of another one are filtered afterwards."""
 
     def load(self, seed: int) -> Dataset:
         """All rows, split into train and evaluation as a pure function of `seed`.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -45,7 +45,7 @@ class Trainer:
     """One run. Built by assemble.py from the configuration; everything it holds is a protocol of protocols.py or ours."""
 
     policy: Policy
-    prompts: list[Prompt]
+    prompts: Sequence[Prompt]
     order: OpenOrder
     sampler: OpenSampler
     scorer: Scorer

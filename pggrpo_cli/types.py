@@ -55,8 +55,9 @@ class Row:
 class Dataset:
     """What a data component loads: rows to train on and rows held out."""
 
-    train: list[Row]
-    evaluation: list[Row]
+    train: Sequence[Row]
+    evaluation: Sequence[Row]
+    """Each in memory, or read when a row's turn comes."""
     weights: Mapping[str, float] = field(default_factory=dict)
     """How often the parts come, by name, in relation to each other; empty if the data set is one whole."""
     notes: tuple[str, ...] = ()
@@ -74,6 +75,8 @@ class Prompt:
     token_ids: tuple[int, ...]
     completion_ids: tuple[tuple[int, ...], ...] = ()
     """Token ids of row.completions, in order; each ends with the end token."""
+    truncated: bool = False
+    """Whether token_ids are only the last of its tokens."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -130,6 +130,23 @@ def test_resume_is_exact_offline(loss: str, tmp_path: Path) -> None:
     compare(tmp_path, [f"loss={loss}", *offline(tmp_path), *SEVERAL])
 
 
+@pytest.mark.fault("T1")
+def test_resume_is_exact_with_rows_that_are_streamed_and_filtered(tmp_path: Path) -> None:
+    """Rows of every length, of which many are too long: others take their places."""
+    file = tmp_path / "sums.jsonl"
+    rows = [{"prompt": "1" * (a % 9 + 1) + f" + {a}", "answer": str(a), "level": a % 3, "id": a} for a in range(60)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = [*CASES["pg_grpo"], "data=jsonl", f"data.path={file}", "data.streaming=true", "+data.where.level=[0,1]"]
+    compare(tmp_path, [*words, "data.max_prompt_tokens=9"])
+    for folder, more in (("streamed", []), ("eager", ["data.streaming=false"])):  # of rows that all fit
+        (tmp_path / folder).mkdir()
+        run_training(config([*words, *more], 4), tmp_path / folder, None, Interruption())
+    one, other = fingerprint(tmp_path / "streamed"), fingerprint(tmp_path / "eager")
+    assert one["progress"].pop("origin") != other["progress"].pop("origin")
+    assert one["metrics"] == other["metrics"]
+    assert one["model.safetensors"] == other["model.safetensors"]
+
+
 def mixed(folder: Path) -> list[str]:
     """Pairs of a file and sums to be sampled in every step, the sums chosen by what was measured."""
     offline(folder)

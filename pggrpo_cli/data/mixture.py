@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from pggrpo_cli.config import MAPPING_KEYS
 from pggrpo_cli.errors import ConfigError, DataError
-from pggrpo_cli.instantiate import blamed, component
+from pggrpo_cli.filters import Sieve
+from pggrpo_cli.lazy_rows import LazyRows
 from pggrpo_cli.parts import interleaved
 from pggrpo_cli.prompts import PromptFormat, apply_format
+from pggrpo_cli.row_loading import load_node
 from pggrpo_cli.types import Dataset, Row
 
 BARE = PromptFormat(system_prompt=None, prompt_suffix="", max_prompt_tokens=None, overlong="drop")
@@ -20,7 +21,7 @@ BARE = PromptFormat(system_prompt=None, prompt_suffix="", max_prompt_tokens=None
 
 @dataclass(frozen=True, kw_only=True)
 class Mixture:
-    """`sources`: a name and the `_target_` node of a data class each, with keys of PromptFormat where a source has its
+    """`sources`: a name and the `_target_` node of a data class each, with keys of DataKeys where a source has its
     own. `weights`: how often each comes in relation to the others; 1 for those that are not listed.
 
     A row's part is the name of its source, and so is its column `data_source` unless it has one. Each source divides
@@ -32,8 +33,8 @@ class Mixture:
     sources: dict[str, Any]
     weights: dict[str, float]
 
-    def load(self, seed: int) -> Dataset:
-        loaded = {name: self._load(name, node, seed) for name, node in self.sources.items()}
+    def load(self, seed: int, sieve: Sieve | None = None) -> Dataset:
+        loaded = {name: self._load(name, node, seed, sieve) for name, node in self.sources.items()}
         weights = {name: float(self.weights.get(name, 1.0)) for name in loaded}
         sizes = {name: len(one.evaluation) for name, one in loaded.items()}
         evaluation = [loaded[name].evaluation[place] for name, place in interleaved(sizes, weights)]
@@ -54,18 +55,16 @@ class Mixture:
             train += kept
         return Dataset(train=train, evaluation=evaluation, weights=weights, notes=tuple(notes))
 
-    def _load(self, name: str, node: Mapping[str, Any], seed: int) -> Dataset:
+    def _load(self, name: str, node: Mapping[str, Any], seed: int, sieve: Sieve | None) -> Dataset:
         key = f"data.sources.{name}"
         with _keys_of(key, node):
-            source = component(node, key)
-            with blamed(key, node["_target_"]):
-                rows = source.load(seed)
-        if not isinstance(rows, Dataset):
-            raise ConfigError(
-                f"`{key}._target_`: {node['_target_']}.load returned a {type(rows).__name__}; a "
-                "pggrpo_cli.types.Dataset with train and evaluation rows is needed."
-            )
-        own_format = {one: value for one, value in node.items() if one in MAPPING_KEYS["data"]}
+            own = None if sieve is None else sieve.for_source(node)
+            rows = load_node(node, key, seed, own)
+        if sieve is not None and own is not None:
+            sieve.add(own)
+        if isinstance(rows.train, LazyRows):
+            raise ConfigError(f"`{key}.streaming`: a mixture keeps all rows in memory; leave it false.")
+        own_format = {field.name: node[field.name] for field in fields(PromptFormat) if field.name in node}
         return replace(
             rows,
             train=_belonging(name, own_format, rows.train),

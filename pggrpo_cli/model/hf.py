@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from pggrpo_cli.model_outline import ModelOutline, outline_of_folder, outline_of_hub
 from pggrpo_cli.policy import LoadedModel
 from pggrpo_cli.weights import load_folder, load_hub
 
@@ -18,8 +19,18 @@ class Hf:
 
     def load(self) -> LoadedModel:
         """Raises ConfigError `model.path` if files are missing or of a kind that is refused."""
-        local = Path(self.path).expanduser()
-        looks_local = self.path.startswith((".", "/", "~")) or self.path.endswith(".gguf")
-        if looks_local or local.exists():
+        local = self._local()
+        if local is not None:
             return load_folder(local, key="model.path")
         return load_hub(self.path, self.revision, key="model.path")
+
+    def outline(self) -> ModelOutline:
+        local = self._local()
+        if local is not None:
+            return outline_of_folder(local, key="model.path")
+        return outline_of_hub(self.path, self.revision, key="model.path")
+
+    def _local(self) -> Path | None:
+        local = Path(self.path).expanduser()
+        looks_local = self.path.startswith((".", "/", "~")) or self.path.endswith(".gguf")
+        return local if looks_local or local.exists() else None

@@ -12,6 +12,7 @@ from typing import Annotated
 import numpy as np
 import torch
 
+from pggrpo_cli.lazy_prompts import indices_of
 from pggrpo_cli.metrics import Metric, mean
 from pggrpo_cli.parts import Part, Schedule, parts_of
 from pggrpo_cli.ranges import Range
@@ -43,7 +44,7 @@ class Curriculum:
     def begin(
         self, prompts: Sequence[Prompt], weights: Mapping[str, float], seed: int, identity: str
     ) -> OpenCurriculum:
-        return OpenCurriculum(self, parts_of(prompts, weights), [prompt.index for prompt in prompts], seed, identity)
+        return OpenCurriculum(self, parts_of(prompts, weights), indices_of(prompts), seed, identity)
 
 
 class OpenCurriculum:

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from pggrpo_cli import check
-from pggrpo_cli.config import typed
+from pggrpo_cli.config import plain, typed
 from pggrpo_cli.data.mixture import Mixture
 from pggrpo_cli.errors import ConfigError, DataError
+from pggrpo_cli.filters import RowFilter, Sieve
 from pggrpo_cli.hydra_start import compose
 from pggrpo_cli.instantiate import component
 from pggrpo_cli.prompts import PromptFormat, apply_format
@@ -23,7 +24,7 @@ FORMAT = PromptFormat(system_prompt="Be brief.", prompt_suffix="!", max_prompt_t
 def node(folder: Path, name: str, records: list[dict[str, Any]], **keys: Any) -> dict[str, Any]:
     file = folder / f"{name}.jsonl"
     file.write_text("".join(json.dumps(record) + "\n" for record in records))
-    shared = {"eval_path": None, "eval_size": 0, "columns": {}, "as_chat": False}
+    shared = {"eval_path": None, "eval_size": 0, "columns": {}, "as_chat": False, "streaming": False}
     return {"_target_": "pggrpo_cli.data.jsonl.Jsonl", "path": str(file), **shared, **keys}
 
 
@@ -141,3 +142,32 @@ def test_from_an_experiment_of_ones_own(tmp_path: Path) -> None:
 def test_what_is_wrong_is_said_with_its_key(words: list[str], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         check.check(compose("train", words))
+
+
+def test_filters_of_all_sources_and_of_one(tmp_path: Path) -> None:
+    rows = [{"prompt": f"q {n}", "level": n % 4} for n in range(12)]
+    both = {
+        name: node(tmp_path, name, [{**row, "prompt": name + row["prompt"]} for row in rows]) for name in ("a", "b")
+    }
+    both["b"] |= {"where": {"level": 3}, "limit": 2}
+    sieve = Sieve(RowFilter(where={"level": [0, 1]}, keep={}, deduplicate=False, limit=None))
+    found = Mixture(sources=both, weights={}).load(1, sieve)
+    assert [row.columns["level"] for row in found.train] == [0, 1, 0, 1, 0, 1, 3, 3]
+    assert sieve.words() == "8 of 24 rows: 15 by where.level, 1 by limit"
+    both["b"]["where"] = {"levle": 3}
+    with pytest.raises(DataError, match=r"^`data\.sources\.b\.where\.levle`: no row has this column"):
+        Mixture(sources=both, weights={}).load(1, sieve)
+    with pytest.raises(ConfigError, match=r"`data\.sources\.a\.streaming`: a mixture keeps all rows in memory"):
+        load({"a": node(tmp_path, "a", rows, streaming=True)})
+
+
+def test_filters_of_a_source_are_checked_and_its_file_is_not_run_unasked() -> None:
+    words = ["model=tiny", "data=mixture", "+data@data.sources.a=chain_sum", "data.sources.a.where.x=min:1"]
+    words += ["data.sources.a.keep.path=mine.py"]
+    values = plain(compose("train", words))
+    with pytest.raises(ConfigError) as caught:
+        check.check_values(values)
+    assert "`data.sources.a.where.x`: 'min:1' is half of a range" in str(caught.value)
+    assert "`data.sources.a.keep.name`: is missing" in str(caught.value)
+    (found,) = check.foreign_nodes(values)
+    assert (found.key, found.arguments["path"]) == ("data.sources.a.keep.path", "mine.py")

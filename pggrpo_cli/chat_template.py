@@ -1,0 +1,19 @@
+"""model.chat_template: a template of the user's in place of the tokenizer's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pggrpo_cli.errors import ConfigError
+
+
+def use_chat_template(tokenizer: Any, template: str | None) -> None:
+    """`template`: a file, Jinja text, or None for the tokenizer's own. Raises ConfigError if there is no such file."""
+    if template is None:
+        return
+    file = Path(template).expanduser()
+    is_file = len(template) < 4096 and "\n" not in template and "{" not in template
+    if is_file and not file.is_file():
+        raise ConfigError(f"`model.chat_template`: there is no file {template}, and it is no Jinja text.")
+    tokenizer.chat_template = file.read_text(encoding="utf-8") if is_file else template
