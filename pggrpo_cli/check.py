@@ -17,6 +17,7 @@ from pggrpo_cli.config import MAPPING_KEYS, NAMED_GROUPS, NODE_SETTINGS, SINGLE_
 from pggrpo_cli.errors import ConfigError
 from pggrpo_cli.foreign_targets import foreign_problems
 from pggrpo_cli.secrets_in_values import secret_problems
+from pggrpo_cli.server_keys import server_problems
 from pggrpo_cli.suggestions import did_you_mean
 
 SPECIAL_KEYS = frozenset({"_target_", "_partial_", "_convert_", "_recursive_", "_args_"})
@@ -63,6 +64,7 @@ def check_values(values: Mapping[str, Any]) -> None:
     """`check` of what config.plain gives."""
     problems = [
         *secret_problems(values),
+        *server_problems(values),
         *_section_problems(values),
         *_group_problems(values),
         *_reward_problems(values),
