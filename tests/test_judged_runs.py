@@ -58,7 +58,7 @@ def test_the_experiment_with_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("JUDGE_SECRET", CANARY)
     with loopback(chat(lambda question: f"I know {CANARY}.\n{by_length(question)}")) as server:
         keys = [*TINY, *QUICK, f"reward.judge.url={server.url}/v1", "reward.judge.key_env=JUDGE_SECRET"]
-        done = run(["train", "experiment=judge", *keys, "logger=[console]", "hydra.run.dir=run"], tmp_path)
+        done = run(["train", "experiment=judge", *keys, *SHOWN], tmp_path)
         assert done.returncode == 0, done.stderr
         assert {one.headers["Authorization"] for one in server.seen} == {f"Bearer {CANARY}"}
     assert f"reward.judge: m at {server.url}/v1/chat/completions, mode score" in done.stdout
@@ -74,39 +74,46 @@ def _extras(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [one.get("extra", one) for one in samples]
 
 
+SHOWN = ["logger=[console]", "hydra.run.dir=run", "reward.overlong.margin_tokens=2", "trainer.max_steps=1"]
 DRY_RUN = 12
 FIRST_EVALUATION, STEP = 2, 4
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    with loopback(chat(by_length)) as server:
+        trained(server, folder)
+    return folder
+
+
 @pytest.mark.parametrize(
-    ("answered", "step", "where"),
+    ("on_error", "answered", "step", "where"),
     [
-        (DRY_RUN, 0, "Stopped before the first step"),
-        (DRY_RUN + FIRST_EVALUATION + 2, 0, "Stopped in the rollout of step 1 of 3"),
-        (DRY_RUN + FIRST_EVALUATION + STEP + 1, 1, "Stopped in the rollout of step 2 of 3"),
-        (DRY_RUN + FIRST_EVALUATION + 3 * STEP, 2, "status 503"),  # the evaluation behind the last update
+        ("raise", DRY_RUN, 0, "Stopped before the first step"),
+        ("skip", DRY_RUN + FIRST_EVALUATION + 1, 0, "Stopped in the rollout of step 1 of 3"),
+        ("raise", DRY_RUN + FIRST_EVALUATION + STEP + 3, 1, "Stopped in the rollout of step 2 of 3"),
+        ("skip", DRY_RUN + FIRST_EVALUATION + 3 * STEP, 2, "status 503"),  # the evaluation behind the last update
     ],
 )
-@pytest.mark.parametrize("on_error", ["raise", "skip"])
 def test_a_server_that_goes_down_stops_the_run_and_it_goes_on(
-    answered: int, step: int, where: str, on_error: str, tmp_path: Path
+    on_error: str, answered: int, step: int, where: str, tmp_path: Path, undisturbed: Path
 ) -> None:
     more = [f"reward.judge.on_error={on_error}", "reward.judge.concurrency=1", "reward.judge.cache=null"]
     with loopback(down_from(answered)) as server:
         with pytest.raises(StoppedEarly) as caught:
-            trained(server, tmp_path / "run", *more)
+            trained(server, tmp_path, *more)
         words = str(caught.value)
         assert words.startswith("`reward.judge`: http://127.0.0.1:")
         assert "status 503" in words
         assert where in words
         assert "Go on with: pggrpo resume" in words
-        saved = sorted((tmp_path / "run" / "checkpoints").glob("step-*"))
+        saved = sorted((tmp_path / "checkpoints").glob("step-*"))
         assert saved[-1].name == f"step-{step:06d}"
         server.handle_question = chat(by_length)
-        trained(server, tmp_path / "run", *more, checkpoint=saved[-1])
-        trained(server, tmp_path / "other", *more)
-    assert metrics_of(tmp_path / "run") == metrics_of(tmp_path / "other")
-    assert (tmp_path / "run" / "samples.jsonl").read_bytes() == (tmp_path / "other" / "samples.jsonl").read_bytes()
+        trained(server, tmp_path, *more, checkpoint=saved[-1])
+    assert metrics_of(tmp_path) == metrics_of(undisturbed)
+    assert (tmp_path / "samples.jsonl").read_bytes() == (undisturbed / "samples.jsonl").read_bytes()
 
 
 def test_a_judge_that_is_often_unreadable_is_no_reason_to_wait(tmp_path: Path) -> None:
@@ -131,11 +138,11 @@ BAD = {
     "the key itself": (["reward.judge.key_env=sk-hunter2-x"], "`reward.judge.key_env`: is no name of an environment"),
     "a key like a name": (["reward.judge.key_env=hunter2xab"], "not shown, in case it is the secret itself"),
     "a header's value": (
-        ["reward=http", "reward.http.url=http://h/", "reward.http.headers_env={Authorization: Bearer hunter2}"],
+        ["reward=http", "reward.http.url=http://h/", "+reward.http.headers_env.Authorization='Bearer hunter2'"],
         "`reward.http.headers_env.Authorization`: is no name of an environment variable",
     ),
     "a header of no name": (
-        ["reward=http", "reward.http.url=http://h/", "reward.http.headers_env={'a b': HOME}"],
+        ["reward=http", "reward.http.url=http://h/", "+reward.http.headers_env={a b: HOME}"],
         "`reward.http.headers_env`: 'a b' is no name of a header",
     ),
     "a part of a group": (
@@ -161,14 +168,17 @@ def test_keys_are_checked_before_anything_heavy(tmp_path: Path) -> None:
 
 def test_exit_codes_of_a_server_that_is_not_there_and_of_one_that_goes(tmp_path: Path) -> None:
     url = f"http://127.0.0.1:{dead_port()}/v1"
-    with loopback(down_from(DRY_RUN + FIRST_EVALUATION)) as server:
+    with loopback(down_from(2 * DRY_RUN + FIRST_EVALUATION)) as server:
         absent = ["train", *line(server, f"reward.judge.url={url}"), "hydra.run.dir=none"]
         leaves = ["train", *line(server, "reward.judge.concurrency=1"), "hydra.run.dir=run"]
-        (code, _, err, _), (stopped, _, words, _) = run_all([absent, leaves], tmp_path)
+        refused = ["train", *line(server), "model=hf", "model.path=./nowhere", "hydra.run.dir=refused"]
+        (code, _, err, _), (other, _, _, _), (stopped, _, words, _) = run_all([absent, refused, leaves], tmp_path)
     assert code == 2
     assert err.startswith(f"error: `reward.judge.url`: nothing answers at {url}/chat/completions: the connection was")
     assert err.count("\n") == 1
     assert not (tmp_path / "none").exists()
+    assert other == 2
+    assert not (tmp_path / "refused").exists()  # though the judge was asked, and its answers were kept there
     assert stopped == 75
     assert words.startswith("`reward.judge`: ")
     assert "Go on with: pggrpo resume run" in words
