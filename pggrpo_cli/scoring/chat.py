@@ -63,4 +63,4 @@ class Chat:
         if not isinstance(content, str):
             why = f" (finish_reason {choice.get('finish_reason')})"
             return ScoreError(message=f"{self.server.shown}: the answer has no text{why}")
-        return content
+        return content.encode("utf-8", "replace").decode()  # half a surrogate pair fits into no file

@@ -129,7 +129,8 @@ def _connection(target: SplitResult, seconds: float) -> tuple[HTTPConnection, st
     path = (target.path or "/") + (f"?{target.query}" if target.query else "")
     proxy_url = None if is_loopback(host) or proxy_bypass(host) else getproxies().get(target.scheme)
     if not proxy_url:
-        return (HTTPSConnection if secure else HTTPConnection)(host, target.port, timeout=seconds), path, {}
+        port = target.port or (443 if secure else 80)
+        return (HTTPSConnection if secure else HTTPConnection)(host, port, timeout=seconds), path, {}
     proxy = urlsplit(proxy_url if "//" in proxy_url else f"//{proxy_url}")
     login = f"{unquote(proxy.username or '')}:{unquote(proxy.password or '')}"
     more = {"Proxy-Authorization": f"Basic {base64.b64encode(login.encode()).decode()}"} if proxy.username else {}

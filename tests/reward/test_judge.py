@@ -94,6 +94,7 @@ def test_the_number_in_an_answer(text: str, expected: float) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        ("Half a pair: \ud83d", "holds no number that pattern finds: 'Half a pair: ?'"),
         ("Very good!", "holds no number that pattern finds: 'Very good!'"),
         ("", "holds no number"),
         (None, "the answer has no text (finish_reason stop)"),
@@ -101,9 +102,9 @@ def test_the_number_in_an_answer(text: str, expected: float) -> None:
         ("Score: -3", "gave -3, which is not on the scale"),
     ],
 )
-def test_answers_without_a_number(text: str | None, words: str) -> None:
+def test_answers_without_a_number(text: str | None, words: str, tmp_path: Path) -> None:
     with loopback(says(text)) as server:
-        assert words in message(scored(server.url, [sample("4")]).answers[0])
+        assert words in message(scored(server.url, [sample("4")], tmp_path).answers[0])
 
 
 def test_a_scale_of_its_own() -> None:
@@ -227,6 +228,8 @@ def test_what_was_asked_once_is_not_asked_again(tmp_path: Path) -> None:
         assert len(server.seen) == 2
         server.handle_question = says("3")
         assert scored(server.url, samples, tmp_path) == first
+        assert scored(server.url, [sample("half a pair: \ud83d")]).answers == [0.3]
+        server.seen.pop()
         assert len(server.seen) == 2
         assert scored(server.url, samples, tmp_path, model="judge-2").answers == [0.3] * 3
         assert scored(server.url, samples, tmp_path, cache=None).answers == [0.3] * 3

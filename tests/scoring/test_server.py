@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import email.utils
 import json
+import shutil
+import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -282,3 +286,21 @@ def test_a_signal_does_not_wait_for_what_is_under_way(monkeypatch: pytest.Monkey
         time.sleep(0.2)
         assert not [thread for thread in threading.enumerate() if thread.name == "question"]
         assert len(server.seen) == 2
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes a certificate with openssl")
+def test_a_certificate_is_trusted_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    made = "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1"
+    subprocess.run([*made.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with loopback(in_turn(good, sleeps(2, good)), tls=context) as server:
+        error = failure(ask(server.url)[0])
+        assert "its certificate is not trusted: self-signed certificate" in error.message
+        assert not error.passing
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        assert ask(server.url) == [{"was": "q"}]
+        started = time.monotonic()
+        assert "no whole answer in time" in failure(ask(server.url, deadline_s=0.5)[0]).message
+        assert time.monotonic() - started < 1.5
