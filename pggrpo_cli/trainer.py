@@ -83,9 +83,9 @@ class Trainer:
         if self.evaluation is not None and not self.progress.evaluated:
             try:
                 last = self._evaluate(0)
-            except (Abandoned, Unavailable) as reason:
+            except (Abandoned, Unavailable) as stop:
                 self.saver.save(self.progress)
-                raise StoppedEarly(_because(reason, "stopped before the first step; everything is saved.")) from None
+                raise StoppedEarly(_because(stop, "stopped before the first step; everything is saved.")) from None
             self._record(0, last)
             self._warn_of_unknown_best(last, "eval/")
             self.progress.evaluated = True
@@ -96,13 +96,13 @@ class Trainer:
             step = self.progress.step + 1
             try:
                 metrics = self._step(step)
-            except Abandoned as reason:
+            except Abandoned as stop:
                 self.progress.seconds = before + time.monotonic() - started
                 if self.saved_step != self.progress.step:  # else all that is worth saving is on the disk
                     self.saver.save(self.progress)
                 where = f"in the rollout of step {step} of {self.settings.max_steps}"
                 words = f"stopped {where}, which will be done again; everything before it is saved."
-                raise StoppedEarly(_because(reason, words)) from None
+                raise StoppedEarly(_because(stop, words)) from None
             last |= metrics
             self.progress.step = step
             session = time.monotonic() - started
@@ -161,9 +161,9 @@ class Trainer:
         try:
             with self.interruption.abandonable():
                 kept, scored, told = self._rollout(step, times)
-        except (Abandoned, Unavailable) as reason:
+        except (Abandoned, Unavailable) as stop:
             self.progress.prompts_consumed = consumed
-            raise Abandoned(*reason.args) from None
+            raise Abandoned(*stop.args) from None
         self._show_reward_warnings()
         parts: list[dict[str, Metric]] = [*told, rollout_metrics(scored)]
         with self._phase("update", times):
