@@ -16,7 +16,15 @@ from pggrpo_cli.check import check_foreign_targets
 from pggrpo_cli.checkpoint import load_checkpoint, newest_checkpoint
 from pggrpo_cli.config import MAPPING_KEYS, TrainConfig
 from pggrpo_cli.devices import prepare_device, resolve_device
-from pggrpo_cli.errors import CheckpointError, ConfigError, DataError, DivergedError, StoppedEarly, UserCodeError
+from pggrpo_cli.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    DivergedError,
+    StoppedEarly,
+    Unavailable,
+    UserCodeError,
+)
 from pggrpo_cli.evaluation import Evaluation
 from pggrpo_cli.filters import Sieve
 from pggrpo_cli.instantiate import blamed, component, components
@@ -79,9 +87,13 @@ def run_training(
         trainer = build.trainer(interruption, checkpoint, begin)
         try:
             metrics = trainer.run()
-        except (StoppedEarly, UserCodeError, DataError) as stop:
-            if has_checkpoints(run_dir):
-                stop.args = (f"{stop} Go on with: {resume_command(config, run_dir)}",)
+        except (StoppedEarly, UserCodeError, DataError, Unavailable) as stop:
+            if not has_checkpoints(run_dir):
+                raise
+            words = f"{stop} Go on with: {resume_command(config, run_dir)}"
+            if isinstance(stop, Unavailable):  # the evaluation behind an update
+                raise StoppedEarly(words) from None
+            stop.args = (words,)
             raise
         except DivergedError as error:
             error.args = (f"{error} {_way_back(run_dir)}",)

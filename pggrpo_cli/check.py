@@ -19,6 +19,7 @@ from pggrpo_cli.filters import filter_problems
 from pggrpo_cli.foreign_targets import foreign_problems
 from pggrpo_cli.mixture_problems import mixture_problems, sampler_problems
 from pggrpo_cli.secrets_in_values import secret_problems
+from pggrpo_cli.server_keys import server_problems
 from pggrpo_cli.suggestions import did_you_mean
 
 SPECIAL_KEYS = frozenset({"_target_", "_partial_", "_convert_", "_recursive_", "_args_"})
@@ -73,6 +74,7 @@ def check_values(values: Mapping[str, Any]) -> None:
     """`check` of what config.plain gives."""
     problems = [
         *secret_problems(values),
+        *server_problems(values),
         *_section_problems(values),
         *_group_problems(values),
         *_reward_problems(values),

@@ -17,7 +17,7 @@ import torch
 from pggrpo_cli.bad_batches import write_bad_batch
 from pggrpo_cli.batching import Minibatch, split_into_minibatches
 from pggrpo_cli.config import TrainerSettings
-from pggrpo_cli.errors import CheckpointError, StoppedEarly, TimeIsUp
+from pggrpo_cli.errors import CheckpointError, StoppedEarly, TimeIsUp, Unavailable
 from pggrpo_cli.evaluation import Evaluation
 from pggrpo_cli.interruption import Abandoned, Interruption
 from pggrpo_cli.loggers import Loggers
@@ -68,7 +68,8 @@ class Trainer:
 
     def run(self) -> dict[str, float]:
         """Trains to the end or to target_reward; the last known metrics. Raises StoppedEarly on a signal (a rollout is
-        abandoned, an update finished) or when max_minutes, counted from here, are over; then everything is saved."""
+        abandoned, an update finished), when a server that scores is down or when max_minutes, counted from here, are
+        over; then everything is saved. Unavailable comes through from an evaluation behind an update, which is lost."""
         last = self._last_known()
         if self._target_was_met():
             self.loggers.message(
@@ -82,9 +83,9 @@ class Trainer:
         if self.evaluation is not None and not self.progress.evaluated:
             try:
                 last = self._evaluate(0)
-            except Abandoned:
+            except (Abandoned, Unavailable) as stop:
                 self.saver.save(self.progress)
-                raise StoppedEarly("stopped before the first step; everything is saved.") from None
+                raise StoppedEarly(_because(stop, "stopped before the first step; everything is saved.")) from None
             self._record(0, last)
             self._warn_of_unknown_best(last, "eval/")
             self.progress.evaluated = True
@@ -95,14 +96,13 @@ class Trainer:
             step = self.progress.step + 1
             try:
                 metrics = self._step(step)
-            except Abandoned:
+            except Abandoned as stop:
                 self.progress.seconds = before + time.monotonic() - started
                 if self.saved_step != self.progress.step:  # else all that is worth saving is on the disk
                     self.saver.save(self.progress)
-                raise StoppedEarly(
-                    f"stopped in the rollout of step {step} of {self.settings.max_steps}, which will be done again; "
-                    f"everything before it is saved."
-                ) from None
+                where = f"in the rollout of step {step} of {self.settings.max_steps}"
+                words = f"stopped {where}, which will be done again; everything before it is saved."
+                raise StoppedEarly(_because(stop, words)) from None
             last |= metrics
             self.progress.step = step
             session = time.monotonic() - started
@@ -161,9 +161,9 @@ class Trainer:
         try:
             with self.interruption.abandonable():
                 kept, scored, told = self._rollout(step, times)
-        except Abandoned:
+        except (Abandoned, Unavailable) as stop:
             self.progress.prompts_consumed = consumed
-            raise
+            raise Abandoned(*stop.args) from None
         self._show_reward_warnings()
         parts: list[dict[str, Metric]] = [*told, rollout_metrics(scored)]
         with self._phase("update", times):
@@ -305,3 +305,8 @@ class Trainer:
         random.seed(seed)
         np.random.seed(seed % 2**32)
         torch.manual_seed(seed)
+
+
+def _because(reason: BaseException, words: str) -> str:
+    """A signal has no words of its own."""
+    return f"{reason} {words[0].upper()}{words[1:]}" if str(reason) else words

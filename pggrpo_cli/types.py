@@ -142,6 +142,8 @@ class ScoreError:
     message: str
     traceback: str = ""
     """Of the reward's own code; empty if there is none."""
+    passing: bool = False
+    """It may be otherwise later, such as a server that is down: where it would end the run, the run stops to be resumed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pggrpo_cli.config import MAPPING_KEYS, RewardSettings, TrainConfig
-from pggrpo_cli.errors import RewardTraceback, UserCodeError
+from pggrpo_cli.errors import RewardTraceback, Unavailable, UserCodeError
 from pggrpo_cli.instantiate import component
 from pggrpo_cli.prompts import PromptFormat, apply_format
 from pggrpo_cli.scoring.answers import Answer, Answers, described, opened
@@ -59,7 +59,8 @@ class Scorer:
         return Scoring(self, {name: Calls(one, self._pool) for name, one in self._rewards.items()}, self._ahead)
 
     def score(self, samples: Sequence[Sample]) -> ScoredSamples:
-        """Raises UserCodeError, with the reward's own error as cause, where `on_error` is raise or too many failed."""
+        """Raises UserCodeError, with the reward's own error as cause, where `on_error` is raise or too many failed;
+        Unavailable where all of these may be otherwise later."""
         return self.begin().finish(samples)
 
     def settled(self, answers: Mapping[str, Answers], samples: Sequence[Sample]) -> ScoredSamples:
@@ -207,10 +208,12 @@ def reward_settings(config: TrainConfig, name: str) -> RewardSettings:
 
 def _blamed(
     name: str, answers: Sequence[Answer], failed: Sequence[int], samples: Sequence[Sample], asked: int
-) -> UserCodeError:
-    first = answers[failed[0]]
-    assert isinstance(first, ScoreError)
+) -> UserCodeError | Unavailable:
+    errors = [answer for answer in answers if isinstance(answer, ScoreError)]
+    first = errors[0]
     share = f" {len(failed)} of {asked} failed." if len(failed) > 1 else ""
+    if all(error.passing for error in errors):
+        return Unavailable(f"`reward.{name}`: {first.message}.{share}")
     trace = " Its traceback stands above." if first.traceback else ""
     error = UserCodeError(
         f"`reward.{name}`: {first.message} (for the completion {samples[failed[0]].completion[:80]!r}).{share}{trace}"
