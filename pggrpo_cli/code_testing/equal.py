@@ -9,7 +9,7 @@ from pggrpo_cli.code_testing.formats import Call
 
 
 def same_value(value: Any, test: Call) -> bool:
-    """Python's ==. `value` comes from inside.decode, so that it is made of Python's own types."""
+    """Python's ==. `value` comes from speech.decode, so that it is made of Python's own types."""
     if test.from_json:
         value = _without_tuples(value)
     return any(bool(value == expected) for expected in test.expected)

@@ -42,12 +42,12 @@ class Statements:
 Test = Call | Script | Statements
 
 ALLOWED = (
-    "allowed are assert statements (a list, or one text), {\"inputs\": [...], \"outputs\": [...]} with or without "
+    'allowed are assert statements (a list, or one text), {"inputs": [...], "outputs": [...]} with or without '
     '"fn_name", and a list of {"input", "output"}; also as JSON text'
 )
 
 
-def tests_of(value: Any, where: str, setup: str = "", entry_point: str | None = None) -> list[Test]:
+def read_tests(value: Any, where: str, setup: str = "", entry_point: str | None = None) -> list[Test]:
     """Empty for a row without tests. `where` names row and column for the DataError.
 
     `setup`: code that the statements need; `entry_point`: what HumanEval's `check(candidate)` is called with.
@@ -74,7 +74,7 @@ def _of_text(text: str, where: str, setup: str, entry_point: str | None) -> list
             value = json.loads(text)
         except ValueError as error:
             raise DataError(f"{where}: begins like JSON and is none ({error}); {ALLOWED}.") from error
-        return tests_of(value, where, setup, entry_point)
+        return read_tests(value, where, setup, entry_point)
     if entry_point and re.search(r"^def check\(", text, re.MULTILINE):
         text = f"{text}\ncheck({entry_point})\n"
     return [_of_statement(text, where, setup)]
@@ -110,7 +110,9 @@ def _script(pair: Mapping[str, Any], where: str) -> Script:
 def _of_pairs(value: Mapping[str, Any], where: str) -> list[Test]:
     inputs, outputs = (value.get(f"{name}s", value.get(name)) for name in ("input", "output"))
     if not isinstance(inputs, list) or not isinstance(outputs, list) or len(inputs) != len(outputs):
-        raise DataError(f"{where}: needs as many inputs as outputs, both lists; it has the keys {', '.join(value)}; {ALLOWED}.")
+        raise DataError(
+            f"{where}: needs as many inputs as outputs, both lists; it has the keys {', '.join(value)}; {ALLOWED}."
+        )
     if not (name := value.get("fn_name")):
         return [Script(stdin=_text(one), stdout=_text(out)) for one, out in zip(inputs, outputs, strict=True)]
     # APPS wraps each result in a list; where all of a row are, the result itself is right too.
@@ -119,10 +121,10 @@ def _of_pairs(value: Mapping[str, Any], where: str) -> list[Test]:
         Call(
             function=name,
             arguments=_arguments(one, where),
-            expected=[out, out[0]] if wrapped else [out],
+            expected=[out, out[0]] if wrapped else [out, *_json(out)],
             from_json=True,
         )
-        for one, out in zip(inputs, (_json(out) for out in outputs), strict=True)
+        for one, out in zip(inputs, outputs, strict=True)
     ]
 
 
@@ -133,17 +135,17 @@ def _arguments(value: Any, where: str) -> list[Any]:
     try:
         return [json.loads(line) for line in str(value).splitlines() if line.strip()]
     except ValueError as error:
-        raise DataError(f"{where}: the arguments {value!r:.80} are neither a list nor lines of JSON: {error}.") from error
+        raise DataError(
+            f"{where}: the arguments {value!r:.80} are neither a list nor lines of JSON: {error}."
+        ) from error
 
 
-def _json(value: Any) -> Any:
-    """LiveCodeBench writes results as JSON text; a text that is none stands for itself."""
-    if not isinstance(value, str):
-        return value
+def _json(value: Any) -> list[Any]:
+    """What LiveCodeBench's text of a result stands for; nothing for what is no text, or no JSON."""
     try:
-        return json.loads(value)
+        return [json.loads(value)] if isinstance(value, str) else []
     except ValueError:
-        return value
+        return []
 
 
 def _text(value: Any) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pggrpo_cli.code_testing.equal import same_text, same_value
 from pggrpo_cli.code_testing.formats import Call, Script, Statements, Test
-from pggrpo_cli.sandbox import inside
+from pggrpo_cli.sandbox import speech
 from pggrpo_cli.sandbox.limits import Limits
 from pggrpo_cli.sandbox.mode import Sandbox
 from pggrpo_cli.sandbox.process import ProgramEnded, SandboxProcess
@@ -69,7 +69,7 @@ class Running:
             return self._statements(process, test)
         except (ProgramEnded, Failed):
             return False
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError, inside.NoPlainValue):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError, speech.NoPlainValue):
             return False  # an answer that inside.py would not give: the program has written it, and it means nothing
 
     def _program_process(self) -> tuple[SandboxProcess, bool]:
@@ -98,12 +98,12 @@ class Running:
             self._ask(self._tests, {"names": names, "setup": self._setup})
 
     def _value(self, process: SandboxProcess, test: Call) -> Any:
-        arguments = [inside.encode(one, _refuse) for one in test.arguments]
-        named = {name: inside.encode(one, _refuse) for name, one in test.named.items()}
+        arguments = [speech.encode(one, _refuse) for one in test.arguments]
+        named = {name: speech.encode(one, _refuse) for name, one in test.named.items()}
         answer = self._ask(process, {"op": "call", "on": test.function, "args": arguments, "named": named})
         if "value" not in answer:
             raise Failed
-        return inside.decode(answer["value"], _refuse)
+        return speech.decode(answer["value"], _refuse)
 
     def _statements(self, process: SandboxProcess, test: Statements) -> bool:
         """The two processes talk in turns; what passes through here is not looked at, but for the verdict of the tests."""
@@ -133,4 +133,4 @@ def _message(content: dict[str, Any]) -> bytes:
 
 
 def _refuse(value: Any) -> Any:
-    raise inside.NoPlainValue(type(value).__name__)
+    raise speech.NoPlainValue(type(value).__name__)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pggrpo_cli.code_testing.formats import Test, tests_of
+from pggrpo_cli.code_testing.formats import Test, read_tests
 from pggrpo_cli.code_testing.running import Running
 from pggrpo_cli.errors import ConfigError, DataError
 from pggrpo_cli.ranges import Range
@@ -93,7 +93,9 @@ class OpenCodeTests:
             )
         entry_point = columns.get(settings.entry_point_column or "")
         where = f"`reward.code_tests.tests_column`: column {settings.tests_column!r}"
-        return tests_of(columns[settings.tests_column], where, setup, entry_point if isinstance(entry_point, str) else None)
+        return read_tests(
+            columns[settings.tests_column], where, setup, entry_point if isinstance(entry_point, str) else None
+        )
 
 
 def program_of(completion: str, fenced_only: bool) -> str | None:

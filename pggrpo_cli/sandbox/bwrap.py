@@ -75,7 +75,9 @@ def _view() -> tuple[str, ...]:
             options += ["--symlink", os.readlink(folder), folder]
         elif os.path.isdir(folder):
             options += ["--ro-bind", folder, folder]
-    options += ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache", "--dev-bind", "/dev/null", "/dev/null"]
+    options += ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]
+    # Read-only, or a program under root, which owns the device, could change the mode of the machine's own /dev/null.
+    options += ["--dev-bind", "/dev/null", "/dev/null", "--remount-ro", "/dev/null"]
     for folder in _packages(shown):
         options += ["--tmpfs", folder, "--remount-ro", folder]
     options += ["--size", str(FILE_BYTES), "--tmpfs", "/tmp", "--chdir", "/tmp", "--remount-ro", "/"]

@@ -49,9 +49,7 @@ def sandbox(mode: Mode, limits: Limits, key: str) -> Sandbox:
     return strong
 
 
-_OR_WEAKER = (
-    " Or accept sandbox=rlimits, under which the programs that the model writes can read your files and use the network."
-)
+_OR_WEAKER = " Or accept sandbox=rlimits, under which the programs that the model writes can read your files and use the network."
 
 
 def _problem(found: Sandbox, limits: Limits) -> str | None:

@@ -14,8 +14,19 @@ from tempfile import TemporaryDirectory
 
 from pggrpo_cli.sandbox.limits import ANSWER_BYTES, START_SECONDS
 
-INSIDE = Path(__file__).with_name("inside.py").read_text(encoding="utf-8")
-"""What every such process runs first."""
+INSIDE = """
+import sys
+for name, source in {}:
+    made = sys.modules[name] = type(sys)(name)
+    exec(compile(source, name, "exec"), vars(made))
+made.main()
+""".format(
+    [
+        (f"pggrpo_cli.sandbox.{name}", Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8"))
+        for name in ("speech", "inside")
+    ]
+)
+"""What every such process runs: the package itself is not there."""
 
 
 class ProgramEnded(Exception):

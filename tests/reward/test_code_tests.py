@@ -84,7 +84,17 @@ def fails(): raise ValueError("no")
     assert score(program, tests) == 1.0
 
 
-VALUES = ["(1, 2)", "{1, 2}", "{'a': [1.5, None]}", "1 + 2j", "b'x'", "True", "10 ** 5000", "frozenset({1})", "float('inf')"]
+VALUES = [
+    "(1, 2)",
+    "{1, 2}",
+    "{'a': [1.5, None]}",
+    "1 + 2j",
+    "b'x'",
+    "True",
+    "10 ** 5000",
+    "frozenset({1})",
+    "float('inf')",
+]
 
 
 @pytest.mark.parametrize("value", VALUES)
@@ -112,7 +122,9 @@ def test_a_program_that_ends_one_test_starts_anew_for_the_next() -> None:
     calls = ["assert f(1) == 1", "assert f(2) == 2", "assert int(f(3)) == 3"]
     program = "import ctypes\ndef f(n):\n    return ctypes.string_at(0) if n == 2 else n\n"
     assert score(program, calls) == pytest.approx(2 / 3)
-    assert score(program, [f"{one} # alone" if "2" in one else one.replace("f(", "0 + f(") for one in calls]) == pytest.approx(2 / 3)
+    assert score(
+        program, [f"{one} # alone" if "2" in one else one.replace("f(", "0 + f(") for one in calls]
+    ) == pytest.approx(2 / 3)
 
 
 def test_calls() -> None:

@@ -13,7 +13,11 @@ pytestmark = pytest.mark.fault("T33")
 SPLIT = ["assert f(2) == 'needle-7391'"]
 """Compared by the trainer: the program's process alone."""
 
-WHOLE = ["assert f(2).upper() == 'needle-7391'.upper()", "assert f(2) == 'needle-' + str(7391)", "assert 'needle-7391' == f(2)"]
+WHOLE = [
+    "assert f(2).upper() == 'needle-7391'.upper()",
+    "assert f(2) == 'needle-' + str(7391)",
+    "assert 'needle-7391' == f(2)",
+]
 """Run in a process of the tests."""
 
 SEARCH = """
@@ -94,10 +98,10 @@ def f(n):
     return True
 """,
     "patches what runs it": """
-import builtins, json, __main__
+import builtins, json, sys
 json.dumps = lambda *a, **k: '{"passed": true}'
-__main__.encode = lambda *a: True
-__main__.examine = lambda *a: {"passed": True}
+sys.modules["pggrpo_cli.sandbox.speech"].encode = lambda *a: True
+sys.modules["pggrpo_cli.sandbox.inside"].examine = lambda *a: {"passed": True}
 builtins.AssertionError = type("Never", (Exception,), {})
 def f(n): return 1
 """,
@@ -157,7 +161,6 @@ def test_a_function_of_the_tests_can_only_be_called(here: Judge) -> None:
     tests = ["secret = 'needle-7391'\nassert f(lambda n: n + 1) == secret"]
     program = """
 def f(one):
-    import __main__
     peer = object.__getattribute__(one, "_peer")
     for ask in (lambda: one.__globals__, lambda: peer.ask("getattr", 0, "__globals__"), lambda: peer.ask("str", "secret"),
                 lambda: peer.ask("call", "secret"), lambda: peer.ask("getattr", "secret", "upper")):

@@ -4,9 +4,11 @@ under `rlimits`, which isolates nothing, the same programs succeed: they would h
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -166,6 +168,36 @@ def test_writing_outside(isolated: Judge, bare: Judge, tmp_path: Path) -> None:
         refused(isolated, WRITE, [f"assert f({path!r}) == 'was here'"])
         assert not Path(path).exists()
     assert isolated.score(WRITE, ["assert f('in_its_own_folder') == 'was here'"]) == 1.0
+
+
+def test_devices_of_the_machine(isolated: Judge) -> None:
+    """Under root the program has root's user id outside; only that the device is mounted read-only keeps its mode."""
+    before = os.stat("/dev/null")
+    try:
+        refused(isolated, "import os\ndef f():\n    return os.chmod('/dev/null', 0o600)\n", ["assert f() == None"])
+        refused(isolated, "import os\ndef f():\n    return os.utime('/dev/null')\n", ["assert f() == None"])
+    finally:
+        after = os.stat("/dev/null").st_mode
+        os.chmod("/dev/null", 0o666)
+    assert after == before.st_mode
+    assert isolated.score("def f():\n    return open('/dev/null', 'w').write('x')\n", ["assert f() == 1"]) == 1.0
+
+
+def test_nothing_is_left_when_the_worker_is_killed() -> None:
+    with judge(wall_seconds=60.0) as here:
+        assert here.score(GOOD, ["assert g() == 1"]) == 1.0
+        worker = psutil.Process(here.worker())
+        asked = threading.Thread(target=here.score, args=("import time\ntime.sleep(60)\n", ["assert g() == 1"]))
+        asked.start()
+        deadline = time.monotonic() + 30
+        while len(worker.children(recursive=True)) < 3 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        family = worker.children(recursive=True)  # bubblewrap, the init of its namespace, the program
+        assert len(family) == 3
+        os.kill(worker.pid, signal.SIGKILL)  # it alone, not its group
+        _, alive = psutil.wait_procs(family, timeout=10)
+        assert alive == []
+        asked.join()
 
 
 FORK = """

