@@ -93,12 +93,18 @@ def _of_statement(source: str, where: str, setup: str) -> Test:
                     return Call(
                         function=name,
                         arguments=[ast.literal_eval(one) for one in call.args],
-                        named={str(one.arg): ast.literal_eval(one.value) for one in call.keywords if one.arg},
+                        named={_name(one): ast.literal_eval(one.value) for one in call.keywords},
                         expected=[ast.literal_eval(right)],
                     )
                 except (ValueError, TypeError):  # no literals: names, calls, **named
                     pass
     return Statements(source=source)
+
+
+def _name(keyword: ast.keyword) -> str:
+    if keyword.arg is None:
+        raise ValueError("**named")
+    return keyword.arg
 
 
 def _script(pair: Mapping[str, Any], where: str) -> Script:

@@ -76,8 +76,7 @@ def _view() -> tuple[str, ...]:
         elif os.path.isdir(folder):
             options += ["--ro-bind", folder, folder]
     options += ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]
-    # Read-only, or a program under root, which owns the device, could change the mode of the machine's own /dev/null.
-    options += ["--dev-bind", "/dev/null", "/dev/null", "--remount-ro", "/dev/null"]
+    # No devices: bubblewrap binds the machine's own, and under root a program, which then owns them, could change their mode.
     for folder in _packages(shown):
         options += ["--tmpfs", folder, "--remount-ro", folder]
     options += ["--size", str(FILE_BYTES), "--tmpfs", "/tmp", "--chdir", "/tmp", "--remount-ro", "/"]

@@ -32,15 +32,20 @@ def define(peer: Peer, source: str) -> dict[str, Any]:
     return {"names": [name for name in namespace if not name.startswith("__")]}
 
 
+def connect(descriptor: int, name: str, flags: int) -> None:
+    """A file of the working folder, of which only the descriptor remains."""
+    opened = os.open(name, flags, 0o600)
+    os.dup2(opened, descriptor)
+    os.close(opened)
+    os.unlink(name)
+
+
 def run(source: str, text: str) -> dict[str, Any]:
     """The program as a script, once: real descriptors, so that open(0) and os.write(1, …) work too."""
     with open(".input", "w", encoding="utf-8", errors="surrogateescape") as file:
         file.write(text)
-    for descriptor, name, flags in ((0, ".input", os.O_RDONLY), (1, ".output", os.O_RDWR | os.O_CREAT | os.O_TRUNC)):
-        opened = os.open(name, flags, 0o600)
-        os.dup2(opened, descriptor)
-        os.close(opened)
-        os.unlink(name)
+    connect(0, ".input", os.O_RDONLY)
+    connect(1, ".output", os.O_RDWR | os.O_CREAT | os.O_TRUNC)
     sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)  # type: ignore[misc]  # noqa: SIM115
     sys.stdout = sys.__stdout__ = printed = open(1, "w", encoding="utf-8", errors="replace", closefd=False)  # type: ignore[misc]  # noqa: SIM115
     good = True
@@ -101,10 +106,8 @@ def main() -> None:
     sys.argv[1:] = []
     sys.path[:] = [path for path in sys.path if path]
     peer = Peer(os.dup(0), os.dup(1), None)
-    null = os.open("/dev/null", os.O_RDWR)
     for descriptor in (0, 1, 2):
-        os.dup2(null, descriptor)
-    os.close(null)
+        connect(descriptor, ".nowhere", os.O_RDWR | os.O_CREAT | os.O_TRUNC)
     builtins.exit = builtins.quit = sys.exit  # which Python makes at a start with site-packages only
     peer.send({"ready": True})
     script, tests = "", module("tests")

@@ -6,6 +6,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
+import sysconfig
 import tempfile
 import threading
 import time
@@ -141,10 +143,18 @@ def test_reading_outside(isolated: Judge, bare: Judge) -> None:
             refused_here_alone(isolated, bare, program, f"assert f({path!r}) == {text!r}")
 
 
-def test_installed_packages_are_not_shown(isolated: Judge) -> None:
+def test_installed_packages_are_not_shown(isolated: Judge, bare: Judge) -> None:
     """Data sets with their answers may be among them."""
-    program = "import glob\ndef f():\n    return len(glob.glob('/**/*-packages/*', recursive=True)) > 0\n"
-    refused(isolated, program, ["assert f() == True"])
+    program = "import glob\ndef f(pattern):\n    return len(glob.glob(pattern)) > 0\n"
+    folders = {
+        sysconfig.get_path("purelib"),
+        sysconfig.get_path("stdlib") + "/site-packages",
+        "/usr/lib/python3/dist-packages",
+    }
+    found = [folder for folder in folders if os.path.isdir(folder) and os.listdir(folder)]
+    assert found
+    for folder in found:
+        refused_here_alone(isolated, bare, program, f"assert f({folder + '/*'!r}) == True")
 
 
 def test_secrets_of_the_environment(isolated: Judge, bare: Judge) -> None:
@@ -170,17 +180,11 @@ def test_writing_outside(isolated: Judge, bare: Judge, tmp_path: Path) -> None:
     assert isolated.score(WRITE, ["assert f('in_its_own_folder') == 'was here'"]) == 1.0
 
 
-def test_devices_of_the_machine(isolated: Judge) -> None:
-    """Under root the program has root's user id outside; only that the device is mounted read-only keeps its mode."""
-    before = os.stat("/dev/null")
-    try:
-        refused(isolated, "import os\ndef f():\n    return os.chmod('/dev/null', 0o600)\n", ["assert f() == None"])
-        refused(isolated, "import os\ndef f():\n    return os.utime('/dev/null')\n", ["assert f() == None"])
-    finally:
-        after = os.stat("/dev/null").st_mode
-        os.chmod("/dev/null", 0o666)
-    assert after == before.st_mode
-    assert isolated.score("def f():\n    return open('/dev/null', 'w').write('x')\n", ["assert f() == 1"]) == 1.0
+def test_what_root_owns(isolated: Judge) -> None:
+    """Under root the program has, outside, root's user id and owns all of this; only the mounts keep it from changing it."""
+    program = "import os\ndef f(path):\n    return os.chmod(path, os.stat(path).st_mode)\n"
+    for path in ("/usr", "/usr/bin/env", os.path.realpath(sys.executable), "/", "/dev/null", "/etc/ld.so.cache"):
+        refused(isolated, program, [f"assert f({path!r}) == None"])
 
 
 def test_nothing_is_left_when_the_worker_is_killed() -> None:
