@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ SETTINGS: dict[str, Any] = {
     "sandbox": "bwrap",
     "cpu_seconds": 1,
     "wall_seconds": 3.0,
-    "memory_mb": 256,
+    "memory_mb": 256 + os.getpid() % 199,  # tells these processes from those of other tests at the same time
 }
 
 
@@ -50,8 +51,10 @@ class Judge:
         return pid
 
     def left_over(self) -> list[psutil.Process]:
-        """Processes that a program has left behind: the worker has no others."""
-        left = psutil.Process(self.worker()).children(recursive=True)
+        """Processes that a program has left behind, whoever has become their parent."""
+        mark = f'"memory_mb": {self.settings["memory_mb"]}'
+        found = psutil.process_iter(["cmdline"])
+        left = [one for one in found if any(mark in word for word in one.info["cmdline"] or ())]
         _, alive = psutil.wait_procs(left, timeout=2)
         return alive
 

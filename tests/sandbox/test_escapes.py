@@ -202,6 +202,7 @@ def test_nothing_is_left_when_the_worker_is_killed() -> None:
         _, alive = psutil.wait_procs(family, timeout=10)
         assert alive == []
         asked.join()
+        assert here.left_over() == []
 
 
 FORK = """
