@@ -14,6 +14,7 @@ import transformers
 from pggrpo_cli.check import check_foreign_targets
 from pggrpo_cli.checkpoint import load_checkpoint, newest_checkpoint
 from pggrpo_cli.config import MAPPING_KEYS, TrainConfig
+from pggrpo_cli.dataset import load_rows
 from pggrpo_cli.devices import prepare_device, resolve_device
 from pggrpo_cli.errors import CheckpointError, ConfigError, DivergedError, StoppedEarly, UserCodeError
 from pggrpo_cli.evaluation import Evaluation
@@ -57,7 +58,7 @@ def run_training(
     transformers.utils.logging.disable_progress_bar()  # it would tear the display
     check_foreign_targets(config)
     loss, sampler = component(config.loss, "loss"), component(config.sampler, "sampler")
-    rows = _load_rows(config)
+    rows = load_rows(config)
     check_together(config, loss, sampler, rows)
     prompt_format = PromptFormat(**{name: config.data[name] for name in MAPPING_KEYS["data"]})
     context = RunContext(
@@ -104,18 +105,6 @@ def find_checkpoint(path: Path) -> Path:
     if found is None:
         raise CheckpointError(f"{path} holds no complete checkpoint; there is nothing to go on from.")
     return found
-
-
-def _load_rows(config: TrainConfig) -> Dataset:
-    source = component(config.data, "data")
-    with blamed("data", config.data["_target_"]):
-        rows = source.load(config.seed)
-    if not isinstance(rows, Dataset):
-        raise ConfigError(
-            f"`data._target_`: {config.data['_target_']}.load returned a {type(rows).__name__}; a "
-            "pggrpo_cli.types.Dataset with train and evaluation rows is needed."
-        )
-    return rows
 
 
 def _closing_words(trainer: Trainer, run_dir: Path) -> str:
