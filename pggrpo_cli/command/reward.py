@@ -148,7 +148,7 @@ def _data_of(run: Any, allow_targets: Sequence[str]) -> dict[str, Any]:
     from pggrpo_cli.run_directory import may_change, read_config
 
     saved = read_config(run)
-    found = {key: saved[key] for key in ("data", "seed") if key in saved}
+    found: dict[str, Any] = {key: saved[key] for key in ("data", "seed") if key in saved}
     foreign = [node for node in foreign_nodes(found) if not may_change(node.target, tuple(allow_targets))]
     if foreign:
         raise ConfigError(
@@ -215,6 +215,7 @@ def _print_table(outcome: Outcome, notes: Sequence[str], printed: str) -> None:
     console = rich.console.Console(highlight=False, markup=False, emoji=False, legacy_windows=False)
     with console.capture() as captured:
         show(outcome, console)
+        console.print()
         for line in [*summary(outcome), *notes]:
             console.print(printable(line))
         if printed.strip():

@@ -58,7 +58,7 @@ class OpenVerifiers:
         from pydantic import ValidationError
 
         kind = self._taskset.task_type()
-        given = sample.columns.get("task_data", sample.columns | {"prompt": sample.prompt})
+        given = sample.columns.get("task_data") or _task_data(sample)
         try:
             data = kind.data_type().model_validate(given)
         except ValidationError as error:
@@ -72,6 +72,16 @@ class OpenVerifiers:
             refuse_runtime(task, self._environment, "reward.verifiers")
             self._accepted = True
         return task
+
+
+def _task_data(sample: Sample) -> dict[str, Any]:
+    """For rows of other data: a lone question is text, as environments write it, and a system prompt stands apart."""
+    if isinstance(sample.prompt, str):
+        return sample.columns | {"prompt": sample.prompt}
+    system = [one["content"] for one in sample.prompt[:1] if one["role"] == "system"]
+    rest = sample.prompt[len(system) :]
+    lone = len(rest) == 1 and rest[0]["role"] == "user"
+    return sample.columns | {"prompt": rest[0]["content"] if lone else rest, "system_prompt": next(iter(system), None)}
 
 
 async def _score_all(tasks: Sequence[Any], traces: Sequence[Any]) -> list[ScoreError | None]:

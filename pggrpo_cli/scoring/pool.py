@@ -159,8 +159,8 @@ class _Worker:
         try:
             return decode_answers(_accepted(self._ask(message, reward.timeout_s)))
         except TimeoutError:
-            message = f"took longer than timeout_s={reward.timeout_s:g} seconds"
-            return all_failed(len(samples), message, seconds=reward.timeout_s or 0.0)
+            words = f"took longer than timeout_s={reward.timeout_s:g} seconds"
+            return all_failed(len(samples), words, seconds=reward.timeout_s or 0.0)
         except EOFError as death:
             return all_failed(len(samples), str(death), self._last_words())
 
@@ -216,7 +216,7 @@ class _Worker:
             while (left := deadline - time.monotonic()) > 0:
                 ready = wait(sources, min(left, LOOK_SECONDS))
                 if self._connection in ready:
-                    if wait([stdout], 0):  # what it printed before it answered
+                    if wait([stdout.fileno()], 0):  # what it printed before it answered
                         self._read(stdout.fileno())
                     return from_bytes(self._connection.recv_bytes())
                 if stdout in ready and not self._read(stdout.fileno()):

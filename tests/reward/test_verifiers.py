@@ -32,7 +32,7 @@ def environments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def sample(completion: str, info: dict[str, Any], finish: Any = "stop", **columns: Any) -> Sample:
+def sample(completion: str, info: dict[str, Any], finish: Any = "stop", columns: Any = None) -> Sample:
     task = {"prompt": "3 + 1 = ?", "system_prompt": "Only the number.", "answer": "4", "info": info}
     return Sample(
         prompt=QUESTION,
@@ -94,9 +94,9 @@ def test_completions_are_scored_concurrently(score: Callable[..., Answers]) -> N
 
 @pytest.mark.verifiers
 def test_columns_of_other_data(score: Callable[..., Answers]) -> None:
-    assert score(sample("7", {}, answer="7", info={"limit": 2}, further=1)).answers == [1.5]
+    assert score(sample("7", {}, columns={"answer": "7", "info": {"limit": 2}, "further": 1})).answers == [1.5]
     with pytest.raises(DataError, match=r"do not make a SumData of sums_env: answer: Field required"):
-        score(sample("7", {}, info={}))
+        score(sample("7", {}, columns={"info": {}}))
 
 
 @pytest.mark.verifiers
@@ -111,7 +111,7 @@ def test_columns_of_other_data(score: Callable[..., Answers]) -> None:
 )
 def test_refused(score: Callable[..., Answers], environment: str, words: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        score(sample("4", {}, x=1), environment=environment)
+        score(sample("4", {}), environment=environment)
     assert words in str(caught.value)
 
 
