@@ -39,6 +39,7 @@ format: $(VENV)/.dev ## let ruff mend what it can
 
 types: $(VENV)/.dev ## mypy
 	$(BIN)/mypy
+	MYPYPATH=benchmarks $(BIN)/mypy $(addprefix -m ,$(basename $(notdir $(wildcard benchmarks/*.py))))
 
 wheel: $(VENV)/.dev ## build the wheel into dist/
 	rm -rf dist build

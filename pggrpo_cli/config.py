@@ -60,7 +60,7 @@ class RewardSettings:
     isolated: bool
     """In a process of its own, which may hang or die; otherwise in the trainer."""
     batch_size: Annotated[int | None, Range(ge=1)]
-    """Completions a call; None: all of a step."""
+    """Completions of one prompt in a call; None: all of a step."""
     timeout_s: Annotated[float | None, Range(gt=0)]
     """Seconds for one call of an isolated reward."""
     on_error: Literal["raise", "skip"] | float
@@ -106,6 +106,7 @@ class TrainerSettings:
 class ScoringSettings:
     workers: Annotated[int | None, Range(ge=1)]
     max_error_share: Annotated[float, Range(ge=0, le=1)]
+    ahead: bool
     each: dict[str, Any]
     """RewardSettings: what holds for every reward that does not say otherwise."""
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pggrpo_cli.metrics import mean, values
 from pggrpo_cli.policy import Policy
 from pggrpo_cli.protocols import OpenSampler
-from pggrpo_cli.rollouts import divided, samples_of
+from pggrpo_cli.rollouts import divided, samples_of, scored_meanwhile
 from pggrpo_cli.scoring.scorer import Scorer
 from pggrpo_cli.types import DrawKey, Prompt, ScoredGroup
 
@@ -25,8 +25,9 @@ class Evaluation:
 
     def run(self, policy: Policy, step: int) -> tuple[dict[str, float], list[ScoredGroup]]:
         """(eval/reward, eval/rewards/<name>/mean, eval/completions/mean_length and clipped_ratio; what was sampled)."""
-        groups = self.sampler.sample(policy, self.prompts, DrawKey(seed=self.seed, purpose="evaluation", step=step))
-        scored = self.scorer.score(samples_of(groups, step))
+        draws, scoring = DrawKey(seed=self.seed, purpose="evaluation", step=step), self.scorer.begin()
+        groups = self.sampler.sample(policy, self.prompts, draws, scored_meanwhile(scoring, step))
+        scored = scoring.finish(samples_of(groups, step))
         rewards = [reward for reward in scored.rewards if reward == reward]
         rollouts = [rollout for group in groups for rollout in group.rollouts]
         lengths = [rollout.completion_ids.shape[0] for rollout in rollouts]

@@ -65,11 +65,20 @@ class Sampler(Protocol):
     def open(self, context: RunContext) -> AbstractContextManager[OpenSampler]: ...
 
 
+class Finished(Protocol):
+    def __call__(self, ordinal: int, group: RolloutGroup) -> None:
+        """`ordinal`: the place of its prompt among those of the call."""
+        ...
+
+
 class OpenSampler(Protocol):
     """A sampler at work."""
 
-    def sample(self, policy: Policy, prompts: Sequence[Prompt], draws: DrawKey) -> list[RolloutGroup]:
-        """One group per prompt, in the order of the prompts."""
+    def sample(
+        self, policy: Policy, prompts: Sequence[Prompt], draws: DrawKey, finished: Finished | None = None
+    ) -> list[RolloutGroup]:
+        """One group per prompt, in the order of the prompts. `finished` may be told of a group once it is whole, so that
+        it is scored while others are still sampled; more than once of the same one if that had to be done again."""
         ...
 
 

@@ -10,13 +10,17 @@ import torch
 
 from pggrpo_cli.batching import TrainGroup, TrainRow
 from pggrpo_cli.metrics import Metric, maximum, mean, minimum, total
-from pggrpo_cli.protocols import Advantage, Loss, Pairing
-from pggrpo_cli.scoring.scorer import ScoredSamples, Scorer
+from pggrpo_cli.protocols import Advantage, Finished, Loss, Pairing
+from pggrpo_cli.scoring.scorer import ScoredSamples, Scoring
 from pggrpo_cli.types import RolloutGroup, Sample, ScoredGroup
 
 
 def samples_of(groups: Sequence[RolloutGroup], step: int) -> list[Sample]:
     """One sample a completion, group after group."""
+    return [sample for ordinal, group in enumerate(groups) for sample in _samples(ordinal, group, step)]
+
+
+def _samples(ordinal: int, group: RolloutGroup, step: int) -> list[Sample]:
     return [
         Sample(
             prompt=group.prompt.row.prompt,
@@ -26,21 +30,27 @@ def samples_of(groups: Sequence[RolloutGroup], step: int) -> list[Sample]:
             columns=group.prompt.row.columns,
             preference=rollout.preference,
             step=step,
-            group=index,
+            group=ordinal,
         )
-        for index, group in enumerate(groups)
         for rollout in group.rollouts
     ]
 
 
+def scored_meanwhile(scoring: Scoring, step: int) -> Finished | None:
+    """For a sampler, so that a group is scored while others are still sampled; None if no reward does that."""
+    if not scoring.begins_ahead:
+        return None
+    return lambda ordinal, group: scoring.add(_samples(ordinal, group, step))
+
+
 def score_groups(
-    groups: Sequence[RolloutGroup], scorer: Scorer, advantage: Advantage, step: int
+    groups: Sequence[RolloutGroup], scoring: Scoring, advantage: Advantage, step: int
 ) -> tuple[list[ScoredGroup], dict[str, Metric]]:
-    """Scores all completions at once and computes the advantages over all of them. Also reward/errors, and what the
-    rewards log themselves."""
-    scored = scorer.score(samples_of(groups, step))
+    """Scores all completions and computes the advantages over all of them. Also reward/errors, and what the rewards log
+    themselves."""
+    scored = scoring.finish(samples_of(groups, step))
     group_index = [index for index, group in enumerate(groups) for _ in group.rollouts]
-    advantages = advantages_of(scored, scorer.weights, advantage, group_index)
+    advantages = advantages_of(scored, scoring.weights, advantage, group_index)
     metrics = {name: mean(value, 1) for name, value in scored.metrics.items()}
     return divided(groups, scored, advantages), metrics | {"reward/errors": total(scored.errors)}
 

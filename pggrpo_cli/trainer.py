@@ -28,7 +28,7 @@ from pggrpo_cli.policy import Policy
 from pggrpo_cli.progress import Progress
 from pggrpo_cli.protocols import Advantage, Loss, OpenSampler, Pairing
 from pggrpo_cli.recorder import Recorder
-from pggrpo_cli.rollouts import has_signal, rollout_metrics, score_groups, train_groups
+from pggrpo_cli.rollouts import has_signal, rollout_metrics, score_groups, scored_meanwhile, train_groups
 from pggrpo_cli.run_directory import shown
 from pggrpo_cli.saving import Saver
 from pggrpo_cli.scoring.scorer import Scorer
@@ -207,11 +207,12 @@ class Trainer:
             wanted = self.settings.prompts_per_step - len(kept)
             indices = rows_of_step(len(self.prompts), wanted, self.progress.prompts_consumed, self.seed)
             draws = DrawKey(seed=self.seed, purpose="rollout", step=step, first_ordinal=len(everything))
+            prompts, scoring = [self.prompts[index] for index in indices], self.scorer.begin()
             with self._phase("rollout", times):
-                groups = self.sampler.sample(self.policy, [self.prompts[index] for index in indices], draws)
+                groups = self.sampler.sample(self.policy, prompts, draws, scored_meanwhile(scoring, step))
             self.progress.prompts_consumed += wanted
             with self._phase("score", times):
-                scored, metrics = score_groups(groups, self.scorer, self.advantage, step)
+                scored, metrics = score_groups(groups, scoring, self.advantage, step)
             told.append(metrics)
             everything += scored
             if not self.settings.filter_constant_groups:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import torch
 
 from pggrpo_cli.errors import DataError
+from pggrpo_cli.protocols import Finished
 from pggrpo_cli.ranges import Range
 from pggrpo_cli.types import DrawKey, Prompt, Rollout, RolloutGroup, RunContext
 
@@ -33,7 +34,9 @@ class Offline:
 class OpenOffline:
     group_size: int
 
-    def sample(self, policy: Any, prompts: Sequence[Prompt], draws: DrawKey) -> list[RolloutGroup]:
+    def sample(
+        self, policy: Any, prompts: Sequence[Prompt], draws: DrawKey, finished: Finished | None = None
+    ) -> list[RolloutGroup]:
         return [RolloutGroup(prompt=prompt, rollouts=self._rollouts(policy, prompt)) for prompt in prompts]
 
     def _rollouts(self, policy: Any, prompt: Prompt) -> list[Rollout]:

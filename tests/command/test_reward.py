@@ -350,7 +350,7 @@ def run_dir(folder: Path) -> Path:
                 RolloutGroup(prompt=prompt, rollouts=[rollout(text) for text in ("1", prompt.row.columns["answer"])])
                 for prompt in render_rows(split, tokenizer, prompt_format, 200, [0]).prompts
             ]
-            scored, _ = score_groups(groups, scorer, GroupMean(), step)
+            scored, _ = score_groups(groups, scorer.begin(), GroupMean(), step)
             recorder.samples(step, scored, held_out=held_out)
     return past
 

@@ -15,7 +15,8 @@ import torch
 from pggrpo_cli.config import RewardSettings
 from pggrpo_cli.errors import UserCodeError
 from pggrpo_cli.prompts import PromptFormat
-from pggrpo_cli.scoring.scorer import NamedReward, Scorer
+from pggrpo_cli.scoring.calls import NamedReward
+from pggrpo_cli.scoring.scorer import Scorer
 from pggrpo_cli.types import Row, Sample
 
 FORMAT = PromptFormat(system_prompt=None, prompt_suffix="!", max_prompt_tokens=None, overlong="drop")
