@@ -226,7 +226,8 @@ def test_calls_run_side_by_side(file: Path, tmp_path: Path) -> None:
         pids = {future.result(60).answers[0] for future in futures}
         assert 2 <= len(pids) <= 3
         children = [psutil.Process(pid) for pid in pool.pids()]
-    assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+    _, alive = psutil.wait_procs(children, timeout=10)  # they are killed, which takes a moment on a busy machine
+    assert not alive
 
 
 @pytest.mark.fault("T13")
