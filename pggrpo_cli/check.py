@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
@@ -88,9 +88,9 @@ def check_values(values: Mapping[str, Any]) -> None:
         raise ConfigError("\n".join(dict.fromkeys(problems)))
 
 
-def check_foreign_targets(config: TrainConfig) -> None:
+def check_foreign_targets(config: TrainConfig, groups: Collection[str] = (*SINGLE_GROUPS, *NAMED_GROUPS)) -> None:
     """Targets that are not ours (torch.optim.AdamW, a user's class) against their signatures. Imports them."""
-    found = [node for node in nodes(schema.as_dict(config)) if not is_ours(node.target)]
+    found = [node for node in nodes(schema.as_dict(config)) if node.group in groups and not is_ours(node.target)]
     problems = [
         problem
         for node in found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -49,15 +49,22 @@ def score_groups(
     """Scores all completions and computes the advantages over all of them. Also reward/errors, and what the rewards log
     themselves."""
     scored = scoring.finish(samples_of(groups, step))
-    sizes = [len(group.rollouts) for group in groups]
-    group_index = torch.repeat_interleave(torch.arange(len(groups)), torch.tensor(sizes))
-    names = list(scored.terms)
-    weighted = [[_number(value) * scoring.weights[name] for value in scored.values[name]] for name in names]
-    terms = torch.tensor(weighted, dtype=torch.float64).T.reshape(len(group_index), len(names))
-    rewards = torch.tensor(scored.rewards, dtype=torch.float64)
-    advantages = advantage(rewards, terms, group_index).tolist()
+    group_index = [index for index, group in enumerate(groups) for _ in group.rollouts]
+    advantages = advantages_of(scored, scoring.weights, advantage, group_index)
     metrics = {name: mean(value, 1) for name, value in scored.metrics.items()}
     return divided(groups, scored, advantages), metrics | {"reward/errors": total(scored.errors)}
+
+
+def advantages_of(
+    scored: ScoredSamples, weights: Mapping[str, float], advantage: Advantage, group_index: Sequence[int]
+) -> list[float]:
+    """[B], over all of them; group_index [B]."""
+    names = list(scored.terms)
+    weighted = [[_number(value) * weights[name] for value in scored.values[name]] for name in names]
+    terms = torch.tensor(weighted, dtype=torch.float64).T.reshape(len(group_index), len(names))
+    rewards = torch.tensor(scored.rewards, dtype=torch.float64)
+    values: list[float] = advantage(rewards, terms, torch.tensor(group_index, dtype=torch.long)).tolist()
+    return values
 
 
 def divided(groups: Sequence[RolloutGroup], scored: ScoredSamples, advantages: Sequence[float]) -> list[ScoredGroup]:

@@ -129,11 +129,16 @@ def _verl_arguments(sample: Sample) -> dict[str, Any]:
 
 
 def _each(function: Callable[..., Any], calls: Sequence[Mapping[str, Any]]) -> list[Any]:
-    if not inspect.iscoroutinefunction(function):
-        return [function(**arguments) for arguments in calls]
+    """What the calls return; those that are async wait side by side."""
+    returned = [function(**arguments) for arguments in calls]
+    if not any(inspect.isawaitable(one) for one in returned):
+        return returned
+
+    async def result(one: Any) -> Any:
+        return await one if inspect.isawaitable(one) else one
 
     async def together() -> list[Any]:
-        return list(await asyncio.gather(*(function(**arguments) for arguments in calls)))
+        return list(await asyncio.gather(*map(result, returned)))
 
     return asyncio.run(together())
 

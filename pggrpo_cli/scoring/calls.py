@@ -119,7 +119,8 @@ class Started:
             for name, value in part.metrics.items():
                 metrics.setdefault(name, []).append(value)
         means = {name: math.fsum(values) / len(values) for name, values in metrics.items()}
-        return Answers(answers=answers, metrics=means, columns=self._columns(parts))
+        seconds = sum(part.seconds for part in parts)
+        return Answers(answers=answers, metrics=means, columns=self._columns(parts), seconds=seconds)
 
     def _columns(self, parts: Sequence[Answers]) -> Mapping[str, Sequence[Any]]:
         columns: dict[str, list[Any]] = {}

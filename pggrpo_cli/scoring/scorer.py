@@ -29,12 +29,19 @@ class ScoredSamples:
     """As the rewards gave them, [B] by name."""
     values: dict[str, list[float | None]]
     """Scaled, clipped and gated, not yet weighted: [B] by name. rewards = Σ weight · value."""
-    errors: int = 0
-    """Completions that a reward could not score, whatever became of them."""
     metrics: dict[str, float] = field(default_factory=dict)
     """What the rewards log beside their scores."""
     columns: dict[str, list[Any]] = field(default_factory=dict)
     """What they say of each sample, [B] each."""
+    failures: dict[str, dict[int, ScoreError]] = field(default_factory=dict)
+    """By name and place: what could not be scored, and why."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """By name, that the reward was at work, in whatever processes."""
+
+    @property
+    def errors(self) -> int:
+        """Completions that a reward could not score, whatever became of them."""
+        return sum(len(failed) for failed in self.failures.values())
 
 
 class Scorer:
@@ -68,11 +75,12 @@ class Scorer:
         terms: dict[str, list[float | None]] = {}
         metrics: dict[str, float] = {}
         columns: dict[str, list[Any]] = {}
-        errors = 0
+        failures: dict[str, dict[int, ScoreError]] = {}
+        seconds: dict[str, float] = {}
         for name, given in answers.items():
-            failed = [index for index, answer in enumerate(given.answers) if isinstance(answer, ScoreError)]
-            errors += len(failed)
-            terms[name] = self._settle(name, given.answers, failed, samples)
+            failures[name] = {i: answer for i, answer in enumerate(given.answers) if isinstance(answer, ScoreError)}
+            seconds[name] = given.seconds
+            terms[name] = self._settle(name, given.answers, list(failures[name]), samples)
             metrics |= given.metrics
             columns |= {f"{name}.{column}": list(values) for column, values in given.columns.items()}
         values = self._values(terms)
@@ -80,9 +88,10 @@ class Scorer:
             rewards=self._sums(values, len(samples)),
             terms=terms,
             values=values,
-            errors=errors,
             metrics=metrics,
             columns=columns,
+            failures=failures,
+            seconds=seconds,
         )
 
     @property
@@ -93,21 +102,25 @@ class Scorer:
             notes |= self._pool.notes
         return [f"reward.{name}: {words}" for name, words in notes.items() if words]
 
+    @property
+    def printed(self) -> str:
+        """What isolated rewards have printed, where there is no run to keep it."""
+        return "" if self._pool is None else self._pool.printed
+
     def dry_run(self, rows: Sequence[Row], prompt_format: PromptFormat) -> None:
         """Calls every reward on real rows with made-up completions, so that a broken one fails before a model loads."""
-        samples: list[Sample] = []
-        for index, row in enumerate(rows):
-            prompt = apply_format(row, prompt_format).prompt
-            for text in ("", "0", str(row.columns.get("answer", "1"))):
-                sample = Sample(
-                    prompt=prompt,
-                    completion=text,
-                    completion_ids=[0],
-                    finish_reason="stop",
-                    columns=row.columns,
-                    group=index,
-                )
-                samples.append(sample)
+        samples = [
+            Sample(
+                prompt=apply_format(row, prompt_format).prompt,
+                completion=text,
+                completion_ids=[0],
+                finish_reason="stop",
+                columns=row.columns,
+                group=index,
+            )
+            for index, row in enumerate(rows)
+            for text in made_up(row)
+        ]
         if samples:
             self.score(samples)
 
@@ -198,6 +211,11 @@ def open_scorer(config: TrainConfig, context: RewardContext) -> Iterator[Scorer]
                 working = stack.enter_context(opened(component(node, f"reward.{name}"), name, context))
                 rewards[name] = NamedReward(reward=working, settings=settings)
         yield Scorer(rewards, pool, config.scoring.max_error_share, config.scoring.ahead)
+
+
+def made_up(row: Row) -> tuple[str, ...]:
+    """Completions for trying a reward out: nothing, a wrong answer, the row's own."""
+    return ("", "0", str(row.columns.get("answer", "1")))
 
 
 def reward_settings(config: TrainConfig, name: str) -> RewardSettings:
