@@ -24,7 +24,7 @@ from pggrpo_cli.origin import model_digest, prompts_digest, refuse_other_origin
 from pggrpo_cli.plan import describe, unused_labels
 from pggrpo_cli.policy import LoadedModel, ModelSettings, Policy, resolve_compute_dtype
 from pggrpo_cli.progress import Progress
-from pggrpo_cli.prompts import PromptFormat, RenderedPrompts, render_rows
+from pggrpo_cli.prompts import PromptFormat, RenderedPrompts, read_template, render_rows
 from pggrpo_cli.protocols import Stateful
 from pggrpo_cli.recorder import Recorder
 from pggrpo_cli.reference import Reference, frozen, frozen_copy
@@ -37,7 +37,7 @@ from pggrpo_cli.together import check_together
 from pggrpo_cli.trainer import Trainer
 from pggrpo_cli.types import Dataset, RewardContext, RunContext
 from pggrpo_cli.update import Updater, UpdateSettings
-from pggrpo_cli.weights import load_folder, load_hub
+from pggrpo_cli.weights import load_model
 
 
 def run_training(
@@ -199,11 +199,7 @@ class _Build:
         loaded: LoadedModel = component(self.config.model, "model").load()
         template = self.config.model["chat_template"]
         if template is not None:
-            file = Path(template).expanduser()
-            is_file = len(template) < 4096 and "\n" not in template and "{" not in template
-            if is_file and not file.is_file():
-                raise ConfigError(f"`model.chat_template`: there is no file {template}, and it is no Jinja text.")
-            loaded.tokenizer.chat_template = file.read_text(encoding="utf-8") if is_file else template
+            loaded.tokenizer.chat_template = read_template(template, "model.chat_template")
         return loaded
 
     def _policy(self, loaded: LoadedModel) -> Policy:
@@ -229,9 +225,7 @@ class _Build:
         if options.path is None:
             original = frozen_copy(policy, dtype, device)
         else:
-            path = Path(options.path).expanduser()
-            key = "reference.path"
-            other = load_folder(path, key) if path.exists() else load_hub(options.path, None, key)
+            other = load_model(options.path, None, "reference.path")
             if other.module.config.vocab_size != policy.module.config.vocab_size:
                 raise ConfigError(
                     f"`reference.path`: {options.path} has a vocabulary of {other.module.config.vocab_size}, the model "

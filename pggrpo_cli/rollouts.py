@@ -42,10 +42,11 @@ def score_groups(
     sizes = [len(group.rollouts) for group in groups]
     group_index = torch.repeat_interleave(torch.arange(len(groups)), torch.tensor(sizes))
     names = list(scored.terms)
-    weighted = [[_number(value) * scorer.weights[name] for value in scored.values[name]] for name in names]
-    terms = torch.tensor(weighted, dtype=torch.float64).T.reshape(len(group_index), len(names))
+    values = [[_number(value) for value in scored.values[name]] for name in names]
+    terms = torch.tensor(values, dtype=torch.float64).T.reshape(len(group_index), len(names))
+    weights = torch.tensor([scorer.weights[name] for name in names], dtype=torch.float64)
     rewards = torch.tensor(scored.rewards, dtype=torch.float64)
-    advantages = advantage(rewards, terms, group_index).tolist()
+    advantages = advantage(rewards, terms, weights, group_index).tolist()
     metrics = {name: mean(value, 1) for name, value in scored.metrics.items()}
     return divided(groups, scored, advantages), metrics | {"reward/errors": total(scored.errors)}
 
@@ -75,7 +76,12 @@ def _number(value: float | None) -> float:
 
 
 def has_signal(group: ScoredGroup) -> bool:
-    """Whether the group's rewards differ: otherwise every advantage in it is 0."""
+    """Whether something can be learned from it: its rewards differ, or an advantage is not 0 all the same (gdpo's, where
+    terms differ that add up to one number)."""
+    return _rewards_differ(group) or any(group.advantages)
+
+
+def _rewards_differ(group: ScoredGroup) -> bool:
     rewards = [reward for reward in group.rewards if not math.isnan(reward)]
     return bool(rewards) and max(rewards) - min(rewards) > 1e-8 * max(1.0, *(abs(reward) for reward in rewards))
 
@@ -149,7 +155,7 @@ def rollout_metrics(groups: Sequence[ScoredGroup]) -> dict[str, Metric]:
         spread = sum((reward - centre) ** 2 for reward in rewards) / max(len(rewards) - 1, 1)
         metrics["reward"] = mean(sum(rewards), len(rewards))
         metrics["reward_std"] = mean(math.sqrt(spread), 1)
-        metrics["frac_reward_zero_std"] = mean(sum(not has_signal(group) for group in groups), len(groups))
+        metrics["frac_reward_zero_std"] = mean(sum(not _rewards_differ(group) for group in groups), len(groups))
     for name in groups[0].reward_terms:
         values = [value for group in groups for value in group.reward_terms[name] if value is not None]
         metrics[f"rewards/{name}/mean"] = mean(sum(values), len(values))

@@ -26,6 +26,7 @@ class Answers:
     metrics: Mapping[str, float] = field(default_factory=dict)
     columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     """[B] each"""
+    notes: Sequence[str] = ()
 
 
 def all_failed(count: int, message: str, trace: str = "") -> Answers:
@@ -61,7 +62,12 @@ def call(reward: Any, samples: Sequence[Sample]) -> Answers:
         trace = "".join(traceback.format_exception(error))
         return all_failed(len(samples), f"raised {type(error).__name__}: {error}", trace)
     scores = returned if isinstance(returned, Scores) else Scores(scores=returned)
-    return Answers(answers=_checked(scores.scores, len(samples)), metrics=scores.metrics, columns=scores.columns)
+    return Answers(
+        answers=_checked(scores.scores, len(samples)),
+        metrics=scores.metrics,
+        columns=scores.columns,
+        notes=scores.notes,
+    )
 
 
 def _checked(scores: Any, count: int) -> list[Answer]:

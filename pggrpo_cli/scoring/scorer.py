@@ -73,6 +73,8 @@ class Scorer:
             terms[name] = self._settle(name, answers.answers, failed, samples)
             metrics |= answers.metrics
             columns |= {f"{name}.{column}": list(values) for column, values in answers.columns.items()}
+            for note in answers.notes:
+                self._warn_once(f"note: `reward.{name}`: {note}")
         values = self._values(terms)
         return ScoredSamples(
             rewards=self._sums(values, len(samples)),
@@ -82,6 +84,11 @@ class Scorer:
             metrics=metrics,
             columns=columns,
         )
+
+    def _warn_once(self, words: str) -> None:
+        if words not in self._warned:
+            self._warned.add(words)
+            self.warnings.append(words)
 
     @property
     def notes(self) -> list[str]:
@@ -189,7 +196,8 @@ class _Round:
                 for place, value in zip(chunk, values, strict=False):
                     column[place] = value
         means = {name: math.fsum(values) / len(values) for name, values in metrics.items()}
-        return Answers(answers=answers, metrics=means, columns=columns)
+        notes = [note for part in parts for note in part.notes]
+        return Answers(answers=answers, metrics=means, columns=columns, notes=notes)
 
     def _chunks(self) -> Iterator[list[int]]:
         start = 0
