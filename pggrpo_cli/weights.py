@@ -26,7 +26,8 @@ def load_model(path: str, revision: str | None, key: str) -> LoadedModel:
 
 def load_classifier(path: str, revision: str | None, key: str, dtype: torch.dtype) -> LoadedModel:
     """The same for a sequence classifier, such as a reward model, in `dtype`; a folder or a hub id."""
-    local, kind = Path(path).expanduser(), "AutoModelForSequenceClassification"
+    local = Path(path).expanduser()
+    kind: Kind = "AutoModelForSequenceClassification"
     if not _is_local(path):
         return _from_pretrained(path, revision, key, kind=kind, dtype=dtype)
     if path.endswith(".gguf"):

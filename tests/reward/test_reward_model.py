@@ -19,7 +19,7 @@ from tests.command_line import run
 from tests.conftest import save_classifier, save_tiny
 
 CONTEXT = RewardContext(run_dir=None, device="cpu", seed=1)
-TEXTS = ["", "yes", "a much longer answer, with a comma", "no", "maybe so", "a much longer answer, with a period."]
+TEXTS = ["", "yes", "a much longer answer, with a comma", "no!", "maybe so", "a much longer answer, with a period."]
 
 
 def sample(completion: str, prompt: Any = "How much? ") -> Sample:
