@@ -51,7 +51,7 @@ from pggrpo_cli.together import check_together
 from pggrpo_cli.trainer import Trainer
 from pggrpo_cli.types import Dataset, RewardContext, Row, RunContext
 from pggrpo_cli.update import Updater, UpdateSettings
-from pggrpo_cli.weights import load_folder, load_hub
+from pggrpo_cli.weights import load_model
 
 
 def run_training(
@@ -207,7 +207,7 @@ class _Build:
 
     def _load_model(self) -> LoadedModel:
         loaded: LoadedModel = component(self.config.model, "model").load()
-        use_chat_template(loaded.tokenizer, self.config.model["chat_template"])
+        use_chat_template(loaded.tokenizer, self.config.model["chat_template"], "model.chat_template")
         return loaded
 
     def _policy(self, loaded: LoadedModel) -> Policy:
@@ -233,9 +233,7 @@ class _Build:
         if options.path is None:
             original = frozen_copy(policy, dtype, device)
         else:
-            path = Path(options.path).expanduser()
-            key = "reference.path"
-            other = load_folder(path, key) if path.exists() else load_hub(options.path, None, key)
+            other = load_model(options.path, None, "reference.path")
             if other.module.config.vocab_size != policy.module.config.vocab_size:
                 raise ConfigError(
                     f"`reference.path`: {options.path} has a vocabulary of {other.module.config.vocab_size}, the model "

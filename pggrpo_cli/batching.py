@@ -98,7 +98,7 @@ def split_into_minibatches(
 def resplit(minibatch: Minibatch, micro_batch_tokens: int) -> Minibatch:
     """The same rows and totals in micro-batches of another size."""
     pieces = [group for micro in minibatch.micro_batches for group in micro.groups]
-    return replace(minibatch, micro_batches=_micro_batches(pieces, micro_batch_tokens))
+    return replace(minibatch, micro_batches=micro_batches(pieces, micro_batch_tokens))
 
 
 def largest_cost(minibatch: Minibatch) -> int:
@@ -108,7 +108,7 @@ def largest_cost(minibatch: Minibatch) -> int:
 
 def _minibatch(groups: Sequence[TrainGroup], micro_batch_tokens: int, skip_zero_advantages: bool) -> Minibatch:
     return Minibatch(
-        micro_batches=_micro_batches(_with_gradient(groups) if skip_zero_advantages else groups, micro_batch_tokens),
+        micro_batches=micro_batches(_with_gradient(groups) if skip_zero_advantages else groups, micro_batch_tokens),
         num_sequences=sum(group.num_sequences for group in groups),
         num_tokens=sum(row.rollout.completion_ids.shape[0] for group in groups for row in group.rows),
         num_pairs=sum(len(group.pairs) for group in groups),
@@ -127,21 +127,22 @@ def _with_gradient(groups: Sequence[TrainGroup]) -> list[TrainGroup]:
     return [min(single, key=_cost)]
 
 
-def _micro_batches(groups: Sequence[TrainGroup], micro_batch_tokens: int) -> tuple[MicroBatch, ...]:
-    micro_batches: list[MicroBatch] = []
+def micro_batches(groups: Sequence[TrainGroup], micro_batch_tokens: int) -> tuple[MicroBatch, ...]:
+    """The rows of `groups` in their order, so many tokens at a time."""
+    made: list[MicroBatch] = []
     held: list[TrainGroup] = []
     tokens = 0
     for group in groups:
         for piece in _pieces(group, micro_batch_tokens):
             cost = _cost(piece)
             if held and tokens + cost > micro_batch_tokens:
-                micro_batches.append(_micro_batch(held))
+                made.append(_micro_batch(held))
                 held, tokens = [], 0
             held.append(piece)
             tokens += cost
     if held:
-        micro_batches.append(_micro_batch(held))
-    return tuple(micro_batches)
+        made.append(_micro_batch(held))
+    return tuple(made)
 
 
 def _cost(group: TrainGroup) -> int:

@@ -116,7 +116,7 @@ def collect(config: TrainConfig, shown: int) -> Preview:
     check_foreign_targets(config)
     rows, sieve = load_rows(config)
     model = _outline(config)
-    use_chat_template(model.tokenizer, config.model["chat_template"])
+    use_chat_template(model.tokenizer, config.model["chat_template"], "model.chat_template")
     new_tokens = config.sampler.get("max_new_tokens")
     renderer = Renderer(
         tokenizer=model.tokenizer,

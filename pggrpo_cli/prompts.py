@@ -59,9 +59,7 @@ class Renderer:
     def whole(self, row: Row, index: int) -> Prompt:
         """With all its tokens, however many. Prompt.row carries the formatted prompt."""
         formatted = apply_format(row, self.prompt_format)
-        text = _prompt_text(formatted, self.tokenizer)
-        ids = _prompt_ids(formatted, text, self.tokenizer)
-        answers = _completion_ids(formatted, text, self.tokenizer, self.end_token_ids)
+        text, ids, answers = tokenise(formatted, self.tokenizer, self.end_token_ids)
         return Prompt(row=formatted, index=index, text=text, token_ids=tuple(ids), completion_ids=tuple(answers))
 
     def room(self, prompt: Prompt) -> int:
@@ -140,24 +138,29 @@ def render_rows(
     return RenderedPrompts(prompts=prompts, dropped=len(rows) - len(prompts), truncated=truncated, sample=prompts)
 
 
-def _rendered(messages: list[Message], tokenizer: Any, source: str, *, generation: bool) -> str:
+def tokenise(
+    row: Row, tokenizer: Any, end_token_ids: Sequence[int], key: str = "model"
+) -> tuple[str, list[int], list[tuple[int, ...]]]:
+    """(the prompt rendered, its ids, the ids of row.completions, each with its end token). `key`: whose tokenizer it is."""
+    text = row.prompt
+    if not isinstance(text, str):
+        text = rendered(text, tokenizer, row.source, key, generation=True)
+    return text, _prompt_ids(row, text, tokenizer), _completion_ids(row, text, tokenizer, end_token_ids, key)
+
+
+def rendered(messages: Sequence[Message], tokenizer: Any, source: str, key: str, *, generation: bool) -> str:
+    """Messages as text. `generation`: open for the assistant's next turn. Raises DataError naming `source`."""
     if getattr(tokenizer, "chat_template", None) is None:
         raise DataError(
-            f"`model.chat_template`: the data is conversational ({source}) and the tokenizer has no chat template. "
+            f"`{key}.chat_template`: the data is conversational ({source}) and the tokenizer has no chat template. "
             "Give one (Jinja text or a file), or use plain prompts with data.as_chat=false."
         )
     try:
-        text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation)
+        text: str = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=generation)
     except Exception as error:
         # Templates raise what they like (jinja2's own errors, TypeErrors of odd contents): all mean this row.
         raise DataError(f"{source}: the chat template cannot render this row: {error}") from error
     return text
-
-
-def _prompt_text(row: Row, tokenizer: Any) -> str:
-    if isinstance(row.prompt, str):
-        return row.prompt
-    return _rendered(row.prompt, tokenizer, row.source, generation=True)
 
 
 def _prompt_ids(row: Row, text: str, tokenizer: Any) -> list[int]:
@@ -173,7 +176,9 @@ def _prompt_ids(row: Row, text: str, tokenizer: Any) -> list[int]:
     return ids
 
 
-def _completion_ids(row: Row, prompt_text: str, tokenizer: Any, end_token_ids: Sequence[int]) -> list[tuple[int, ...]]:
+def _completion_ids(
+    row: Row, prompt_text: str, tokenizer: Any, end_token_ids: Sequence[int], key: str
+) -> list[tuple[int, ...]]:
     """Token ids of the data set's own completions, each with its end token."""
     result: list[tuple[int, ...]] = []
     for completion in row.completions:
@@ -181,11 +186,12 @@ def _completion_ids(row: Row, prompt_text: str, tokenizer: Any, end_token_ids: S
             text = completion.content
         else:
             assert isinstance(row.prompt, list)
-            whole = _rendered([*row.prompt, *completion.content], tokenizer, row.source, generation=False)
+            messages = [*row.prompt, *completion.content]
+            whole = rendered(messages, tokenizer, row.source, key, generation=False)
             if not whole.startswith(prompt_text):
                 raise DataError(
                     f"{row.source}: rendered by the chat template, prompt and completion do not begin with the prompt; "
-                    "this template cannot be used for offline completions. Give another model.chat_template."
+                    f"this template cannot be used for completions that are given. Give another {key}.chat_template."
                 )
             text = whole[len(prompt_text) :]
         ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])

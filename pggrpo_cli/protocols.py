@@ -98,10 +98,14 @@ class Reward(Protocol):
 class Advantage(Protocol):
     """Rewards to advantages, over the whole step. Stateless."""
 
-    def __call__(self, rewards: torch.Tensor, terms: torch.Tensor, group_index: torch.Tensor) -> torch.Tensor:
-        """rewards [B] (NaN = missing), terms [B, K] weighted (NaN = missing), group_index [B] → advantages [B].
+    def __call__(
+        self, rewards: torch.Tensor, terms: torch.Tensor, weights: torch.Tensor, group_index: torch.Tensor
+    ) -> torch.Tensor:
+        """rewards [B], terms [B, K], weights [K], group_index [B] → advantages [B]. NaN = missing.
 
-        A missing reward gives 0 and is left out of its group's statistics; a constant group gives exactly 0.
+        Terms are scaled, clipped and gated, but not weighted: an advantage that standardises each of them would undo a
+        weight within. rewards = Σ weight · term over the terms that are there. A missing reward gives 0 and is left out
+        of its group's statistics; a constant group gives exactly 0.
         """
         ...
 

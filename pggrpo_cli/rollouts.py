@@ -60,10 +60,14 @@ def advantages_of(
 ) -> list[float]:
     """[B], over all of them; group_index [B]."""
     names = list(scored.terms)
-    weighted = [[_number(value) * weights[name] for value in scored.values[name]] for name in names]
-    terms = torch.tensor(weighted, dtype=torch.float64).T.reshape(len(group_index), len(names))
-    rewards = torch.tensor(scored.rewards, dtype=torch.float64)
-    values: list[float] = advantage(rewards, terms, torch.tensor(group_index, dtype=torch.long)).tolist()
+    numbers = [[_number(value) for value in scored.values[name]] for name in names]
+    found = advantage(
+        torch.tensor(scored.rewards, dtype=torch.float64),
+        torch.tensor(numbers, dtype=torch.float64).T.reshape(len(group_index), len(names)),
+        torch.tensor([weights[name] for name in names], dtype=torch.float64),
+        torch.tensor(group_index, dtype=torch.long),
+    )
+    values: list[float] = found.tolist()
     return values
 
 
@@ -92,7 +96,12 @@ def _number(value: float | None) -> float:
 
 
 def has_signal(group: ScoredGroup) -> bool:
-    """Whether the group's rewards differ: otherwise every advantage in it is 0."""
+    """Whether something can be learned from it: its rewards differ, or an advantage is not 0 all the same (gdpo's, where
+    terms differ that add up to one number)."""
+    return _rewards_differ(group) or any(group.advantages)
+
+
+def _rewards_differ(group: ScoredGroup) -> bool:
     rewards = [reward for reward in group.rewards if not math.isnan(reward)]
     return bool(rewards) and max(rewards) - min(rewards) > 1e-8 * max(1.0, *(abs(reward) for reward in rewards))
 
@@ -175,7 +184,7 @@ def rollout_metrics(groups: Sequence[ScoredGroup]) -> dict[str, Metric]:
         spread = sum((reward - centre) ** 2 for reward in rewards) / max(len(rewards) - 1, 1)
         metrics["reward"] = mean(sum(rewards), len(rewards))
         metrics["reward_std"] = mean(math.sqrt(spread), 1)
-        metrics["frac_reward_zero_std"] = mean(sum(not has_signal(group) for group in groups), len(groups))
+        metrics["frac_reward_zero_std"] = mean(sum(not _rewards_differ(group) for group in groups), len(groups))
     for name in groups[0].reward_terms:
         values = [value for group in groups for value in group.reward_terms[name] if value is not None]
         metrics[f"rewards/{name}/mean"] = mean(sum(values), len(values))

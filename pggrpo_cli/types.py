@@ -155,6 +155,8 @@ class Scores:
     """Logged under these names, averaged over the calls of a step."""
     columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     """One entry a sample; they go into samples.jsonl."""
+    notes: Sequence[str] = ()
+    """What the user should know; each text is shown once in a run."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pggrpo_cli.errors import ConfigError
-from pggrpo_cli.order import split
+from pggrpo_cli.shuffling import split
 from pggrpo_cli.ranges import Range
 from pggrpo_cli.types import Dataset, Row
 

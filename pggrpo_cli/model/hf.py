@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pggrpo_cli.model_outline import ModelOutline, outline_of_folder, outline_of_hub
 from pggrpo_cli.policy import LoadedModel
-from pggrpo_cli.weights import load_folder, load_hub
+from pggrpo_cli.weights import is_local, load_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,18 +19,9 @@ class Hf:
 
     def load(self) -> LoadedModel:
         """Raises ConfigError `model.path` if files are missing or of a kind that is refused."""
-        local = self._local()
-        if local is not None:
-            return load_folder(local, key="model.path")
-        return load_hub(self.path, self.revision, key="model.path")
+        return load_model(self.path, self.revision, key="model.path")
 
     def outline(self) -> ModelOutline:
-        local = self._local()
-        if local is not None:
-            return outline_of_folder(local, key="model.path")
+        if is_local(self.path):
+            return outline_of_folder(Path(self.path).expanduser(), key="model.path")
         return outline_of_hub(self.path, self.revision, key="model.path")
-
-    def _local(self) -> Path | None:
-        local = Path(self.path).expanduser()
-        looks_local = self.path.startswith((".", "/", "~")) or self.path.endswith(".gguf")
-        return local if looks_local or local.exists() else None

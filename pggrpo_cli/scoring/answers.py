@@ -29,6 +29,7 @@ class Answers:
     """[B] each"""
     seconds: float = 0.0
     """That the reward was at work."""
+    notes: Sequence[str] = ()
 
 
 def all_failed(count: int, message: str, trace: str = "", seconds: float = 0.0) -> Answers:
@@ -68,7 +69,11 @@ def call(reward: Any, samples: Sequence[Sample]) -> Answers:
     seconds = time.perf_counter() - began
     scores = returned if isinstance(returned, Scores) else Scores(scores=returned)
     return Answers(
-        answers=_checked(scores.scores, len(samples)), metrics=scores.metrics, columns=scores.columns, seconds=seconds
+        answers=_checked(scores.scores, len(samples)),
+        metrics=scores.metrics,
+        columns=scores.columns,
+        notes=scores.notes,
+        seconds=seconds,
     )
 
 

@@ -120,7 +120,8 @@ class Started:
                 metrics.setdefault(name, []).append(value)
         means = {name: math.fsum(values) / len(values) for name, values in metrics.items()}
         seconds = sum(part.seconds for part in parts)
-        return Answers(answers=answers, metrics=means, columns=self._columns(parts), seconds=seconds)
+        notes = [note for part in parts for note in part.notes]
+        return Answers(answers=answers, metrics=means, columns=self._columns(parts), seconds=seconds, notes=notes)
 
     def _columns(self, parts: Sequence[Answers]) -> Mapping[str, Sequence[Any]]:
         columns: dict[str, list[Any]] = {}

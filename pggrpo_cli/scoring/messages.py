@@ -41,6 +41,7 @@ def encode_answers(answers: Answers) -> dict[str, Any]:
         "metrics": {str(name): float(value) for name, value in answers.metrics.items()},
         "columns": {str(name): [_loggable(value) for value in values] for name, values in answers.columns.items()},
         "seconds": answers.seconds,
+        "notes": [str(note) for note in answers.notes],
     }
 
 
@@ -50,6 +51,7 @@ def decode_answers(message: Mapping[str, Any]) -> Answers:
         metrics=message["metrics"],
         columns=message["columns"],
         seconds=message["seconds"],
+        notes=message["notes"],
     )
 
 

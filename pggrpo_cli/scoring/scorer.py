@@ -83,6 +83,8 @@ class Scorer:
             terms[name] = self._settle(name, given.answers, list(failures[name]), samples)
             metrics |= given.metrics
             columns |= {f"{name}.{column}": list(values) for column, values in given.columns.items()}
+            for note in given.notes:
+                self._warn_once(f"note: `reward.{name}`: {note}")
         values = self._values(terms)
         return ScoredSamples(
             rewards=self._sums(values, len(samples)),
@@ -93,6 +95,11 @@ class Scorer:
             failures=failures,
             seconds=seconds,
         )
+
+    def _warn_once(self, words: str) -> None:
+        if words not in self._warned:
+            self._warned.add(words)
+            self.warnings.append(words)
 
     @property
     def notes(self) -> list[str]:
