@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from pggrpo_cli.errors import CheckpointError, UsageError
-from pggrpo_cli.policy import end_token_ids
+from pggrpo_cli.model_outline import end_token_ids
 from pggrpo_cli.weights import refuse_unsafe
 from pggrpo_cli.whole_folder import flush, put_in_place, remove
 
@@ -94,7 +94,7 @@ class _Answer:
 def _write_model(checkpoint: Path, folder: Path, dtype: torch.dtype) -> _Answer:
     module, tokenizer = _load(checkpoint, dtype, "the checkpoint")
     generation = module.generation_config
-    ends = end_token_ids(module, tokenizer)
+    ends = end_token_ids(module.generation_config, tokenizer)
     if ends:  # what ended a completion in training ends one here
         generation.eos_token_id = ends[0] if len(ends) == 1 else list(ends)
     if generation.pad_token_id is None:

@@ -20,6 +20,7 @@ import torch
 from pggrpo_cli import machine_findings, run_findings
 from pggrpo_cli.cli import main
 from pggrpo_cli.findings import Finding
+from pggrpo_cli.sandbox import bwrap
 from tests.command_line import environment, run_all
 from tests.conftest import tiny_model
 
@@ -233,19 +234,15 @@ def test_cores_and_memory_of_a_container(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_the_sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A program that works, one that does not, and none."""
-    for name, text in (("works", "exit 0"), ("fails", "echo no namespaces for you >&2; exit 1")):
-        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
-        (tmp_path / name).chmod(0o755)
-    for binary, status, said in (
-        (str(tmp_path / "works"), "ok", "works"),
-        (str(tmp_path / "fails"), "warning", "no namespaces for you"),
-        (str(tmp_path / "none"), "warning", "No such file"),
-        (None, "warning", "is not here"),
-    ):
-        monkeypatch.setattr(machine_findings, "_bubblewrap", lambda binary=binary: binary)
+    """One that works, one that does not, and none."""
+    assert machine_findings._sandbox().status == "ok"
+    broken = tmp_path / "bwrap"
+    broken.write_text("#!/bin/sh\necho no namespaces for you >&2; exit 1\n")
+    broken.chmod(0o755)
+    for path, said in ((str(broken), "no namespaces for you"), (None, "pip install 'pggrpo[sandbox]'")):
+        monkeypatch.setattr(bwrap, "find", lambda path=path: path)
         found = machine_findings._sandbox()
-        assert (found.status, said in found.says) == (status, True), found
+        assert (found.status, said in found.says) == ("warning", True), found
 
 
 def test_marks_for_a_terminal_that_knows_ascii_alone(folder: Path) -> None:
