@@ -31,24 +31,31 @@ class Axis:
 
 
 def linear(low: float, high: float, count: int, *, percent: bool = False, whole: bool = False) -> Axis:
-    """Covers [low, high]; about `count` ticks at 1, 2 or 5 times a power of ten."""
-    if high - low < 1e-12 * max(abs(low), abs(high), 1e-300):
-        pad = abs(low) * 0.5 or (0.5 if not percent else 0.05)
-        low, high = low - pad if low else 0.0, high + pad
+    """From low to high; about `count` ticks at 1, 2 or 5 times a power of ten."""
+    low, high = _with_extent(low, high, percent)
     step = _round_step((high - low) / count)
-    if whole:
-        step = max(step, 1.0)
-    places = range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
-    ticks = [place * step for place in places]
-    return Axis(low, high, tuple((value, tick_words(value, step, percent=percent)) for value in ticks))
+    return _ticked(low, high, max(step, 1.0) if whole else step, percent)
 
 
 def widened(low: float, high: float, count: int, *, percent: bool = False) -> Axis:
-    """As linear, ending at ticks on both sides."""
-    inner = linear(low, high, count, percent=percent)
-    low, high = inner.low, inner.high
+    """As linear, but it begins and ends at a tick."""
+    low, high = _with_extent(low, high, percent)
     step = _round_step((high - low) / count)
-    return linear(math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step, count, percent=percent)
+    return _ticked(math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step, step, percent)
+
+
+def _with_extent(low: float, high: float, percent: bool) -> tuple[float, float]:
+    """An axis needs two ends: around values that are all the same."""
+    if high - low >= 1e-9 * max(abs(low), abs(high), 1e-300):
+        return low, high
+    pad = abs(low) * 0.5 or (0.04 if percent else 0.5)
+    return (low - pad if low else 0.0), high + pad
+
+
+def _ticked(low: float, high: float, step: float, percent: bool) -> Axis:
+    places = range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
+    ticks = [place * step for place in places]
+    return Axis(low, high, tuple((value, tick_words(value, step, percent=percent)) for value in ticks))
 
 
 def logarithmic(low: float, high: float) -> Axis:

@@ -28,7 +28,7 @@ def of_comparison(comparison: Comparison) -> str:
         return words + f" Each run at its best: {_with_interval(only.best)}."
     first, second = known[:2]
     at_equal = not any(_equal(one).value != _equal(one).value for one in (first, second))
-    place = "at equal completions" if at_equal else "at the end"
+    place = f"after {comparison.limits['completions']:,.0f} completions" if at_equal else "at the end"
     a, b = (_equal(one) if at_equal else one.last for one in (first, second))
     apart = a.low > b.high
     verdict = (

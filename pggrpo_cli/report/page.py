@@ -37,6 +37,8 @@ LONGEST_TEXT = 3000
 RUNS_WITH_SAMPLES = 8
 """Of a comparison: so many runs, each group's first, show completions, and of fewer steps."""
 MOST_EVALUATIONS = 60
+MOST_COLUMNS, MOST_GROUPS = 8, 24
+"""Of the tables of what differs between runs."""
 ENVIRONMENT = {
     "computes": "products in",
     "threads": "threads",
@@ -76,7 +78,7 @@ def render(runs: Sequence[Run]) -> str:
 def _one(run: Run, drawings: list[dict[str, Any]]) -> dict[str, Any]:
     made = charts(run)
     return _common([run]) | {
-        "title": run.name,
+        "title": f"{run.config['name']}: {run.name}" if str(run.config.get("name", "")) not in run.name else run.name,
         "headline": headline.of_run(run),
         "facts": _facts(run),
         "comparison": None,
@@ -108,8 +110,9 @@ def _several(runs: Sequence[Run], drawings: list[dict[str, Any]]) -> dict[str, A
 def _common(runs: Sequence[Run]) -> dict[str, Any]:
     """What stands on every page: configuration, environment, problems, the words typed."""
     choices, changed, problem = _against_defaults(runs[0])
-    between = differences([run.config for run in runs]) if len(runs) > 1 else []
-    environments = [_environment(run) for run in runs]
+    columns = _columns(runs)
+    between = differences([run.config for _, run in columns]) if len(runs) > 1 else []
+    environments = [_environment(run) for _, run in columns]
     return {
         "started": min((run.started for run in runs if run.started), default=""),
         "runs": [{"name": run.name, "status": headline.status(run), "command": shown_command(run.environment.get("argv"))}
@@ -119,12 +122,20 @@ def _common(runs: Sequence[Run]) -> dict[str, Any]:
         "choices": choices,
         "changed": changed,
         "default_problem": problem,
+        "columns": [label for label, _ in columns],
         "between": between,
         "config": list(flattened(runs[0].config).items()),
         "environment": environments[0],
         "other_environments": [one for one in differences(environments) if len(runs) > 1],
         "sessions": _sessions(runs[0]) if len(runs) == 1 else [],
     }  # fmt: skip
+
+
+def _columns(runs: Sequence[Run]) -> list[tuple[str, Run]]:
+    """(heading, run) of tables that set runs side by side: all of them, or the first of each group if they are many."""
+    if len(runs) <= MOST_COLUMNS:
+        return [(run.name, run) for run in runs]
+    return [(group.label or group.runs[0].name, group.runs[0]) for group in grouped(runs)][:MOST_GROUPS]
 
 
 def _facts(run: Run) -> list[tuple[str, str, str]]:

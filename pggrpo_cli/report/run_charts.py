@@ -24,16 +24,17 @@ def charts(run: Run) -> list[Chart]:
     """Those that have a value to show. The first is the run's main one."""
     claimed: set[str] = {"num_tokens", "step_time"}
     found = [_main(run, claimed), _terms(run, claimed), _held_out_terms(run, claimed), _preferences(run, claimed)]
-    for title, names, percent, from_zero in _KNOWN:
-        claimed.update(names)
-        found.append(_plain(run, title, names, percent=percent, from_zero=from_zero))
-    found += [_lengths(run, claimed), _gradient(run, claimed), _time(run, claimed)]
+    found += _known(run, _LEARNING, claimed)
+    found += [_lengths(run, claimed), *_known(run, _SAMPLING, claimed), _gradient(run, claimed)]
+    found += [*_known(run, _UPDATE, claimed), _time(run, claimed), *_known(run, _MACHINE, claimed), _trouble(run, claimed)]
     others = [name for name in sorted(run.metrics.series) if name not in claimed and run.metrics.has(name)]
     found += [_plain(run, name, {name: name}) for name in others[:MOST_OTHERS]]
     return [replace(chart, lines=shown) for chart in found if (shown := tuple(one for one in chart.lines if one.known))]
 
 
-_KNOWN: tuple[tuple[str, dict[str, str], bool, bool], ...] = (
+Known = tuple[tuple[str, dict[str, str], bool, bool], ...]
+"""(title, metric → its words, in percent, from zero)"""
+_LEARNING: Known = (
     ("Pairs ranked right", {"rewards/accuracies": "chosen above rejected"}, True, False),
     ("log π of pairs", {"logps/chosen": "chosen", "logps/rejected": "rejected"}, False, False),
     ("KL to the policy before training", {"kl": "kl"}, False, True),
@@ -50,36 +51,36 @@ _KNOWN: tuple[tuple[str, dict[str, str], bool, bool], ...] = (
         True,
     ),
     ("Largest importance ratio", {"ratio/max": "ratio/max"}, False, False),
-    ("Groups without signal", {"frac_reward_zero_std": "all rewards equal"}, True, True),
+)
+_SAMPLING: Known = (
     (
         "Completions cut by max_new_tokens",
         {"completions/clipped_ratio": "training", "eval/completions/clipped_ratio": "held out"},
         True,
         True,
     ),
-    ("Loss", {"loss": "loss"}, False, False),
-    ("Learning rate", {"learning_rate": "learning_rate"}, False, True),
-    ("Completion tokens a second", {"tokens_per_second": "tokens_per_second"}, False, True),
-    ("Peak memory, GB", {"memory/peak_gb": "memory/peak_gb"}, False, True),
+    ("Groups without signal", {"frac_reward_zero_std": "all rewards equal"}, True, True),
     ("Spread of rewards in a step", {"reward_std": "standard deviation"}, False, True),
+)
+_UPDATE: Known = (
+    ("Learning rate", {"learning_rate": "learning_rate"}, False, True),
+    ("Loss", {"loss": "loss"}, False, False),
     (
         "Sampler against trainer, |Δ log π|",
         {"sampling/sampling_logp_difference/mean": "mean", "sampling/sampling_logp_difference/max": "largest"},
         False,
         True,
     ),
-    (
-        "What went wrong, a step",
-        {
-            "reward/errors": "completions without a score",
-            "updates/skipped": "updates not applied",
-            "memory/out_of_memory": "memory ran out",
-        },
-        False,
-        True,
-    ),
 )
-"""(title, metric → its words, in percent, from zero)"""
+_MACHINE: Known = (
+    ("Completion tokens a second", {"tokens_per_second": "tokens_per_second"}, False, True),
+    ("Peak memory, GB", {"memory/peak_gb": "memory/peak_gb"}, False, True),
+)
+_TROUBLE = {
+    "reward/errors": "completions without a score",
+    "updates/skipped": "updates not applied",
+    "memory/out_of_memory": "memory ran out",
+}
 
 
 def curve(series: Series, label: str, colour: int = 0, style: str = "line") -> tuple[Line, str]:
@@ -174,6 +175,18 @@ def _preferences(run: Run, claimed: set[str]) -> Chart:
     names = {"rewards/chosen": "chosen", "rewards/rejected": "rejected", "rewards/margins": "margin"}
     claimed.update(names)
     return _plain(run, "DPO’s implicit rewards", names)
+
+
+def _known(run: Run, known: Known, claimed: set[str]) -> list[Chart]:
+    claimed.update(name for _, names, _, _ in known for name in names)
+    return [_plain(run, title, names, percent=percent, from_zero=zero) for title, names, percent, zero in known]
+
+
+def _trouble(run: Run, claimed: set[str]) -> Chart:
+    """What never happened needs no picture."""
+    claimed.update(_TROUBLE)
+    happened = {name: words for name, words in _TROUBLE.items() if (run.metrics.get(name).finite().values > 0).any()}
+    return _plain(run, "What went wrong, a step", happened, from_zero=True)
 
 
 def _plain(run: Run, title: str, names: dict[str, str], *, percent: bool = False, from_zero: bool = False) -> Chart:

@@ -25,7 +25,7 @@ class Size:
     height: int
 
 
-SMALL, WIDE = Size(360, 210), Size(760, 300)
+SMALL, WIDE = Size(360, 210), Size(960, 330)
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,8 +55,7 @@ def _one(run: Run, width: int) -> list[RenderableType]:
     parts += [Text(printable(words), style="yellow") for words in run.problems]
     if run.config:
         parts += [Text(), *_configuration(run)]
-    shown = over_time(run, 1 if width < NARROW else 2)
-    for step, chosen in shown:
+    for step, chosen in over_time(run, 2)[-1 if width < NARROW else -2 :]:
         parts += [Text(), Text(f"step {step}", style="bold")]
         for why, one in chosen:
             parts.append(Text(f"{why}: reward {number(one.reward)}, advantage {number(one.advantage)}", style="dim"))
@@ -107,14 +106,15 @@ def _several(runs: Sequence[Run], width: int) -> list[RenderableType]:
 
 
 def _table(comparison: Comparison, width: int) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, width=width)
-    table.add_column(headline.WORDS.get(comparison.metric, comparison.metric), ratio=3, overflow="fold")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column(headline.WORDS.get(comparison.metric, comparison.metric), overflow="fold")
     table.add_column("runs", justify="right")
     limit = comparison.limits["completions"]
-    table.add_column(f"after {limit:,.0f} {AMOUNTS['completions']}" if limit == limit else "after equal completions", ratio=2)
-    table.add_column("at first", ratio=1)
-    table.add_column("at last", ratio=2)
-    table.add_column("course", ratio=2)
+    spent = f"{limit:,.0f}" if limit == limit else "equal"
+    table.add_column(f"after {spent} {AMOUNTS['completions']}", no_wrap=True)
+    table.add_column("at first", no_wrap=True)
+    table.add_column("at last", no_wrap=True)
+    table.add_column("course", no_wrap=True)
     for one in comparison.standings:
         table.add_row(
             Text(printable(one.group.label) or "all runs"), str(len(one.group.runs)), _words(one.at_equal["completions"]),
