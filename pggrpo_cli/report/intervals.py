@@ -43,6 +43,7 @@ def student(degrees: ArrayLike) -> Floats:
     inside = nu <= len(T_95)
     large = np.where(inside, len(T_95), nu)
     series = Z + (Z**3 + Z) / (4 * large) + (5 * Z**5 + 16 * Z**3 + 3 * Z) / (96 * large**2)
+    series += (3 * Z**7 + 19 * Z**5 + 17 * Z**3 - 15 * Z) / (384 * large**3)
     return np.where(inside, table[np.clip(np.where(inside, nu, 0), 0, len(T_95)).astype(int)], series)
 
 
