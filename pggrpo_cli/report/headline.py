@@ -80,16 +80,12 @@ def _course(run: Run) -> str:
     pairs = [(before[key], after[key]) for key in before.keys() & after.keys()]
     known = [(a, b) for a, b in pairs if a is not None and b is not None]
     change = of_difference([a for a, _ in known], [b for _, b in known])
+    course = f"The {words} {_verb(change, last - first)} from {number(first)} to {number(last)} at step {end}{_evidence(change)}"
     best = run.best()
-    ending = f"{number(last)} at step {end}"
-    if best is not None and best[2] == HELD_OUT:
-        kept = ", whose checkpoint is kept" if best[0] in run.checkpoints else ""
-        ending = (
-            f"{number(last)} at step {end}, its best{kept}"
-            if best[0] == end
-            else f"{number(last)} at step {end}; best {number(best[1])} at step {best[0]}{kept}"
-        )
-    return f"The {words} {_verb(change, last - first)} from {number(first)} to {ending}{_evidence(change)}."
+    if best is None or best[2] != HELD_OUT:
+        return f"{course}."
+    kept = ", whose checkpoint is kept" if best[0] in run.checkpoints else ""
+    return f"{course}, its best{kept}." if best[0] == end else f"{course}; best {number(best[1])} at step {best[0]}{kept}."
 
 
 def _of_windows(run: Run, words: str) -> str:

@@ -10,7 +10,7 @@ function hover(svg) {
   const from = Number(svg.dataset.from), to = Number(svg.dataset.to);
   const xs = [...new Set(chart.x.flat())].sort((a, b) => a - b);
   const at = x => left + (x - from) / (to - from) * (right - left);
-  const cursor = document.createElementNS("http://www.w3.org/2000/svg", "line");
+  const cursor = svg.querySelector("line").cloneNode();
   let place = xs.length - 1;
   cursor.setAttribute("class", "cursor");
   cursor.setAttribute("y1", top);

@@ -83,7 +83,7 @@ def numbers(chart: Chart) -> dict[str, Any]:
         if line.low is not None and line.high is not None:
             one |= {"low": _rounded(line.low), "high": _rounded(line.high)}
         lines.append(one)
-    return {"title": chart.title, "x_label": chart.x_label, "percent": chart.percent, "x": xs, "lines": lines}
+    return {"title": visible(chart.title), "x_label": chart.x_label, "percent": chart.percent, "x": xs, "lines": lines}
 
 
 def _rounded(values: Floats, digits: int = 6) -> list[float | None]:
