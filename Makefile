@@ -5,8 +5,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 TRAIN ?=
+AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help train test test-all faults test-oracle lint format types wheel smoke preferences benchmark bench-gpu clean
+.PHONY: help train test test-all faults test-oracle chromium lint format types wheel smoke preferences benchmark bench-gpu clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -25,6 +26,10 @@ faults: $(VENV)/.dev ## every test that stands for a fault, and what they tried 
 
 test-oracle: $(VENV)/.oracle ## our losses against TRL's own numbers
 	$(BIN)/python -m pytest -m oracle tests/loss
+
+chromium: ## a browser for the tests of the report's page, by apt unless there is one
+	@command -v chromium || command -v chromium-browser || command -v google-chrome \
+		|| { $(AS_ROOT) apt-get update && $(AS_ROOT) apt-get install -y --no-install-recommends chromium; }
 
 lint: $(VENV)/.dev ## ruff
 	$(BIN)/ruff check .

@@ -29,7 +29,9 @@ class BeforeAfter(NamedTuple):
 def over_time(run: Run, steps: int = STEPS) -> list[tuple[int, list[Chosen]]]:
     """(step, completions) for the first step that left samples, the last, and evenly spread ones between."""
     there = run.samples.steps(held_out=False)
-    found = [(there[place], _of_step(run.samples.read(there[place], held_out=False))) for place in thinned(len(there), steps)]
+    found = [
+        (there[place], _of_step(run.samples.read(there[place], held_out=False))) for place in thinned(len(there), steps)
+    ]
     return [(step, chosen) for step, chosen in found if chosen]
 
 

@@ -225,4 +225,3 @@ def _note(groups: Sequence[Group], metric: str) -> str:
     if any(len(group.complete) > 1 for group in groups):
         words.append("interquartile mean over seeds with its 95 % bootstrap interval")
     return "; ".join(words)
-

@@ -68,7 +68,9 @@ def _by_keys(run: Run, keys: Sequence[str], runs: Sequence[Run]) -> str:
 
 
 def _by_words(runs: Sequence[Run]) -> list[str]:
-    words = [[word for word in run.overrides if not _below(word.partition("=")[0].lstrip("+~"), NO_MATTER)] for run in runs]
+    words = [
+        [word for word in run.overrides if not _below(word.partition("=")[0].lstrip("+~"), NO_MATTER)] for run in runs
+    ]
     of_all = set(words[0]).intersection(*words) if words else set()
     return [" ".join(dict.fromkeys(word for word in own if word not in of_all)) for own in words]
 

@@ -85,7 +85,9 @@ def _course(run: Run) -> str:
     if best is None or best[2] != HELD_OUT:
         return f"{course}."
     kept = ", whose checkpoint is kept" if best[0] in run.checkpoints else ""
-    return f"{course}, its best{kept}." if best[0] == end else f"{course}; best {number(best[1])} at step {best[0]}{kept}."
+    return (
+        f"{course}, its best{kept}." if best[0] == end else f"{course}; best {number(best[1])} at step {best[0]}{kept}."
+    )
 
 
 def _of_windows(run: Run, words: str) -> str:

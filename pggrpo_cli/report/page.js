@@ -75,7 +75,7 @@ for (const svg of document.querySelectorAll("svg[data-chart]")) hover(svg);
 for (const figure of document.querySelectorAll("figure")) toggles(figure);
 let closed = [];
 addEventListener("beforeprint", () => {
-  closed = [...document.querySelectorAll("details:not([open])")];
+  closed = [...document.querySelectorAll("details:not([open]):not(.all)")];
   for (const one of closed) one.open = true;
 });
 addEventListener("afterprint", () => { for (const one of closed) one.open = false; });

@@ -144,7 +144,9 @@ def _facts(run: Run) -> list[tuple[str, str, str]]:
     series = run.metrics.get(HELD_OUT).finite()
     if len(series):
         best = run.best()
-        last = of_mean([one.reward for one in run.samples.read(int(series.steps[-1]), held_out=True) if one.reward is not None])
+        last = of_mean(
+            [one.reward for one in run.samples.read(int(series.steps[-1]), held_out=True) if one.reward is not None]
+        )
         found.append(("held out, at first", number(float(series.values[0])), f"step {series.steps[0]:.0f}"))
         spread = f"{number(last.low)} … {number(last.high)}" if last.low == last.low else ""
         found.append(("held out, at last", number(float(series.values[-1])), spread))
@@ -172,7 +174,11 @@ def _drawn(chart: Chart, drawings: list[dict[str, Any]], *, wide: bool = False) 
     """A figure; wide ones are drawn twice, the second for narrow screens. Its numbers go into `drawings`."""
     name = str(len(drawings))
     drawings.append(svg.numbers(chart))
-    legend = [(line.label, line.colour % COLOURS) for line in chart.lines if line.style != "faint" or len(chart.lines) == 1]
+    legend = [
+        (line.label, line.colour % COLOURS) for line in chart.lines if line.style != "faint" or len(chart.lines) == 1
+    ]
+    if len(legend) > COLOURS:  # of every run: an entry a group
+        legend = list(dict.fromkeys((label.rpartition(", ")[0] or label, colour) for label, colour in legend))
     return {
         "title": chart.title,
         "note": chart.note,
@@ -196,7 +202,13 @@ def _table(comparison: Comparison, groups: Sequence[Group]) -> dict[str, Any]:
         "limits": limits,
         "standings": [(one, colours.get(one.group.label)) for one in comparison.standings],
         "runs": [
-            (group.label, run_label(run, group), headline.status(run), *_first_last_best(run, comparison.metric), run.name)
+            (
+                group.label,
+                run_label(run, group),
+                headline.status(run),
+                *_first_last_best(run, comparison.metric),
+                run.name,
+            )
             for group in groups
             for run in group.runs
         ],
@@ -218,9 +230,16 @@ def _evaluations(run: Run) -> list[tuple[int, Interval, str, str]]:
     for step, value in list(zip(series.steps, series.values, strict=True))[:MOST_EVALUATIONS]:
         rewards = [one.reward for one in run.samples.read(int(step), held_out=True) if one.reward is not None]
         spread = of_mean(rewards)
-        at = {name: dict(zip(one.steps, one.values, strict=True)).get(step)
-              for name in ("mean_length", "clipped_ratio") for one in [run.metrics.get(f"eval/completions/{name}")]}
-        interval = Interval(float(value), spread.low, spread.high) if np.isclose(spread.value, value) else Interval(float(value), np.nan, np.nan)
+        at = {
+            name: dict(zip(one.steps, one.values, strict=True)).get(step)
+            for name in ("mean_length", "clipped_ratio")
+            for one in [run.metrics.get(f"eval/completions/{name}")]
+        }
+        interval = (
+            Interval(float(value), spread.low, spread.high)
+            if np.isclose(spread.value, value)
+            else Interval(float(value), np.nan, np.nan)
+        )
         found.append((int(step), interval, number(at["mean_length"]), percent(at["clipped_ratio"])))
     return found
 

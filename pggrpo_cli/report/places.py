@@ -76,7 +76,9 @@ def _of_sweeps(path: Path) -> set[str]:
 
 
 def _hint(path: Path, command: str) -> str:
-    known = sorted((one for pattern in PATTERNS for one in Path("outputs").glob(pattern) if is_run(one)), key=_last_written)
+    known = sorted(
+        (one for pattern in PATTERNS for one in Path("outputs").glob(pattern) if is_run(one)), key=_last_written
+    )
     near = nearest(str(path), map(str, known))
     if near:
         return f" Did you mean {' or '.join(near)}?"

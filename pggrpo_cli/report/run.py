@@ -174,7 +174,9 @@ def _overrides(file: Path) -> tuple[str, ...]:
 
 def _checkpoints(path: Path) -> tuple[int, ...]:
     """Steps of the whole ones."""
-    found = (re.fullmatch(r"step-(\d{1,18})", file.parent.name) for file in path.glob("checkpoints/step-*/manifest.json"))
+    found = (
+        re.fullmatch(r"step-(\d{1,18})", file.parent.name) for file in path.glob("checkpoints/step-*/manifest.json")
+    )
     return tuple(sorted(int(match[1]) for match in found if match))
 
 

@@ -26,7 +26,12 @@ def charts(run: Run) -> list[Chart]:
     found = [_main(run, claimed), _terms(run, claimed), _held_out_terms(run, claimed), _preferences(run, claimed)]
     found += _known(run, _LEARNING, claimed)
     found += [_lengths(run, claimed), *_known(run, _SAMPLING, claimed), _gradient(run, claimed)]
-    found += [*_known(run, _UPDATE, claimed), _time(run, claimed), *_known(run, _MACHINE, claimed), _trouble(run, claimed)]
+    found += [
+        *_known(run, _UPDATE, claimed),
+        _time(run, claimed),
+        *_known(run, _MACHINE, claimed),
+        _trouble(run, claimed),
+    ]
     others = [name for name in sorted(run.metrics.series) if name not in claimed and run.metrics.has(name)]
     found += [_plain(run, name, {name: name}) for name in others[:MOST_OTHERS]]
     return [replace(chart, lines=shown) for chart in found if (shown := tuple(one for one in chart.lines if one.known))]
@@ -117,7 +122,10 @@ def held_out_line(run: Run, label: str = "held out", colour: int = 1) -> Line | 
         return None
     shown = thinned(len(series))
     steps, values = series.steps[shown], series.values[shown]
-    found = [of_mean([one.reward for one in run.samples.read(int(step), held_out=True) if one.reward is not None]) for step in steps]
+    found = [
+        of_mean([one.reward for one in run.samples.read(int(step), held_out=True) if one.reward is not None])
+        for step in steps
+    ]
     # Rewards that are not those of the metric (a file that is cut off) say nothing of its interval.
     fits = np.isclose([one.value for one in found], values, rtol=1e-6, atol=1e-9)
     low = np.where(fits, [one.low for one in found], np.nan)
@@ -139,7 +147,9 @@ def _main(run: Run, claimed: set[str]) -> Chart:
     target = run.setting("trainer.target_reward")
     rules = ((float(target), "target_reward"),) if isinstance(target, int | float) else ()
     title = {"reward": "Reward", "loss": "Loss", "rewards/accuracies": "Pairs ranked right"}[name]
-    return Chart(title=title, lines=tuple(lines), note=note, marks=marks, rules=rules, percent=name == "rewards/accuracies")
+    return Chart(
+        title=title, lines=tuple(lines), note=note, marks=marks, rules=rules, percent=name == "rewards/accuracies"
+    )
 
 
 def _terms(run: Run, claimed: set[str]) -> Chart:
@@ -192,9 +202,7 @@ def _trouble(run: Run, claimed: set[str]) -> Chart:
 def _plain(run: Run, title: str, names: dict[str, str], *, percent: bool = False, from_zero: bool = False) -> Chart:
     made = [curve(run.metrics.get(name), label, colour) for colour, (name, label) in enumerate(names.items())]
     note = next((words for line, words in made if words), "")
-    return Chart(
-        title=title, lines=tuple(line for line, _ in made), note=note, percent=percent, from_zero=from_zero
-    )
+    return Chart(title=title, lines=tuple(line for line, _ in made), note=note, percent=percent, from_zero=from_zero)
 
 
 def _lengths(run: Run, claimed: set[str]) -> Chart:
@@ -204,11 +212,15 @@ def _lengths(run: Run, claimed: set[str]) -> Chart:
     lines: list[Line] = []
     mean, low, high = (run.metrics.get(name) for name in names)
     if len(mean):
-        same = len(mean) == len(low) == len(high) and bool((mean.steps == low.steps).all() and (mean.steps == high.steps).all())
+        same = len(mean) == len(low) == len(high) and bool(
+            (mean.steps == low.steps).all() and (mean.steps == high.steps).all()
+        )
         points = bucketed(mean.steps, mean.values)
         lines.append(
             Line(
-                label="training, mean", x=points.x, y=points.mean,
+                label="training, mean",
+                x=points.x,
+                y=points.mean,
                 low=bucketed(low.steps, low.values).low if same else None,
                 high=bucketed(high.steps, high.values).high if same else None,
             )  # fmt: skip

@@ -91,7 +91,11 @@ def _configuration(run: Run) -> list[Text]:
         choices, changed = from_defaults(run.config)
     except PggrpoError as error:
         return [Text(printable(f"the defaults cannot be composed: {error}"), style="yellow")]
-    lines = [Text.assemble(("differs from the defaults: ", "dim"), printable(" ".join(choices)) or ("" if changed else "nothing"))]
+    lines = [
+        Text.assemble(
+            ("differs from the defaults: ", "dim"), printable(" ".join(choices)) or ("" if changed else "nothing")
+        )
+    ]
     lines += [Text.assemble("  ", printable(one.key), ("=", "dim"), printable(one.values[1]),
                             (f"  (default {printable(one.values[0])})", "dim")) for one in changed]  # fmt: skip
     return lines
@@ -137,7 +141,9 @@ def _list(comparison: Comparison, width: int) -> Group:
 def _spark(standing: Standing, metric: str, width: int) -> str:
     """The first run's curve."""
     series = curve_of(standing.group.runs[0], metric)
-    points = [(max(1, int(step)), value) for step, value in zip(series.steps.tolist(), series.values.tolist(), strict=True)]
+    points = [
+        (max(1, int(step)), value) for step, value in zip(series.steps.tolist(), series.values.tolist(), strict=True)
+    ]
     total = int(series.steps[-1]) if len(series) else 1
     (row,) = area(columns(points, total, width), 1)
     return row
@@ -153,4 +159,3 @@ def _words(interval: Interval) -> str:
         return "–"
     spread = f" [{number(interval.low)}, {number(interval.high)}]" if interval.low == interval.low else ""
     return f"{number(interval.value)}{spread}"
-

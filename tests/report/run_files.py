@@ -50,7 +50,11 @@ def metrics_of(step: int, seed: int = 1) -> dict[str, Any]:
         }  # fmt: skip
     if step % 5 == 0:
         rewards = held_out_rewards(step, seed)
-        line |= {"eval/reward": sum(rewards) / len(rewards), "eval/completions/mean_length": 11.0, "time/evaluation": 0.5}
+        line |= {
+            "eval/reward": sum(rewards) / len(rewards),
+            "eval/completions/mean_length": 11.0,
+            "time/evaluation": 0.5,
+        }
     return line
 
 
@@ -64,7 +68,9 @@ def samples_of(step: int, seed: int = 1, text: str = "the answer is {}") -> list
         for prompt in range(2):
             for sample in range(4):
                 reward = ((step + 3 * prompt + 5 * sample) % 7) / 7
-                lines.append(_sample(step, False, prompt, sample, text.replace("{}", f"{step}.{prompt}.{sample}"), reward))
+                lines.append(
+                    _sample(step, False, prompt, sample, text.replace("{}", f"{step}.{prompt}.{sample}"), reward)
+                )
     if step % 5 == 0:
         for prompt, reward in enumerate(held_out_rewards(step, seed)):
             lines.append(_sample(step, True, prompt, 0, text.replace("{}", f"held out {step}.{prompt}"), reward))

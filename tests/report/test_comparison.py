@@ -136,10 +136,14 @@ def test_the_headline_of_a_run(tmp_path: Path) -> None:
     assert status(run) == "stopped at step 20 of 100"
     assert "The run stopped at step 20 of 100" in of_run(run)
     lines = [metrics_of(step) for step in range(21)]
-    flat = [{key: value for key, value in one.items() if not key.startswith("eval/")} | {"reward": 0.5} for one in lines]
+    flat = [
+        {key: value for key, value in one.items() if not key.startswith("eval/")} | {"reward": 0.5} for one in lines
+    ]
     write_lines(folder / "metrics.jsonl", [one | {"rewards/accuracies": one["step"] / 20} for one in flat])
     assert "The share of pairs ranked right went from 0.100 to 0.900" in of_run(read_run(folder, "run"))
     fallen = [one | {"eval/reward": 0.9 - one["step"] / 100} if one["step"] % 5 == 0 else one for one in lines]
     write_lines(folder / "metrics.jsonl", fallen)
     (folder / "samples.jsonl").unlink()
-    assert "The held-out reward went from 0.900 to 0.700 at step 20; best 0.900 at step 0." in of_run(read_run(folder, "run"))
+    assert "The held-out reward went from 0.900 to 0.700 at step 20; best 0.900 at step 0." in of_run(
+        read_run(folder, "run")
+    )

@@ -122,8 +122,15 @@ def test_the_same_input_gives_the_same_bytes(folder: Path, html: str) -> None:
 def test_whatever_a_model_says_is_text(tmp_path: Path, html: str) -> None:
     folder = make_run(tmp_path / "run", "loss=grpo", "loss.kl_coef=0.5", steps=20, text=HOSTILE + "{}")
     (folder / "overrides.yaml").write_text("- x\n")
-    write_lines(folder / "metrics.jsonl", ({**metrics_of(step), HOSTILE: 1.0, f"rewards/{HOSTILE}/mean": 0.5} for step in range(21)))
-    text = (folder / "config.yaml").read_text().replace("name: train", "name: " + json.dumps(HOSTILE[:-60].replace("\ud800", "")))
+    write_lines(
+        folder / "metrics.jsonl",
+        ({**metrics_of(step), HOSTILE: 1.0, f"rewards/{HOSTILE}/mean": 0.5} for step in range(21)),
+    )
+    text = (
+        (folder / "config.yaml")
+        .read_text()
+        .replace("name: train", "name: " + json.dumps(HOSTILE[:-60].replace("\ud800", "")))
+    )
     (folder / "config.yaml").write_text(text)
     written = json.loads((folder / "environment.json").read_text())
     (folder / "environment.json").write_text(json.dumps(written | {"processor": HOSTILE, "argv": [HOSTILE, HOSTILE]}))
@@ -144,12 +151,25 @@ def test_whatever_a_model_says_is_text(tmp_path: Path, html: str) -> None:
     blocks = re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', hostile, re.DOTALL)
     assert len(blocks) == 1
     assert "<" not in blocks[0]
-    assert HOSTILE.split("\u2028")[0] in json.dumps([one["title"] for one in found.data], ensure_ascii=False).replace('\\"', '"')
+    assert HOSTILE.split("\u2028")[0] in json.dumps([one["title"] for one in found.data], ensure_ascii=False).replace(
+        '\\"', '"'
+    )
 
 
 @pytest.mark.fault("T38")
 @pytest.mark.parametrize(
-    "state", ["empty", "nothing", "only evaluated", "running", "one step", "cut off", "only NaN", "no samples", "no configuration"]
+    "state",
+    [
+        "empty",
+        "nothing",
+        "only evaluated",
+        "running",
+        "one step",
+        "cut off",
+        "only NaN",
+        "no samples",
+        "no configuration",
+    ],
 )
 def test_there_is_always_a_page(tmp_path: Path, state: str) -> None:
     folder = make_run(tmp_path / "run", steps=20, finished=False)

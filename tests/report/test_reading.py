@@ -38,7 +38,9 @@ def test_lines_of_every_kind(tmp_path: Path) -> None:
 
 
 def test_a_step_that_was_done_again_counts_once(tmp_path: Path) -> None:
-    write_lines(tmp_path / "m", [{"step": step, "reward": value} for step, value in ((1, 1), (2, 2), (3, 3), (2, 5), (3, 6))])
+    write_lines(
+        tmp_path / "m", [{"step": step, "reward": value} for step, value in ((1, 1), (2, 2), (3, 3), (2, 5), (3, 6))]
+    )
     found = read_metrics(tmp_path / "m").get("reward")
     assert (found.steps.tolist(), found.values.tolist()) == ([1, 2, 3], [1, 5, 6])
 

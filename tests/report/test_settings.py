@@ -25,7 +25,11 @@ def test_keys_are_compared_as_text() -> None:
     ("words", "choices", "changed"),
     [
         ((), ["model=tiny", "logger=[]"], {}),
-        (("loss=grpo", "loss.kl_coef=0.5"), ["model=tiny", "loss=grpo", "logger=[]"], {"loss.kl_coef": ("0.02", "0.5")}),
+        (
+            ("loss=grpo", "loss.kl_coef=0.5"),
+            ["model=tiny", "loss=grpo", "logger=[]"],
+            {"loss.kl_coef": ("0.02", "0.5")},
+        ),
         (
             ("reward=[length,format]", "reward.format.weight=3", "trainer.max_steps=7"),
             ["model=tiny", "reward=[length,format]", "logger=[]"],
