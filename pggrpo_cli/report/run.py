@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 from collections.abc import Mapping
@@ -150,10 +151,18 @@ def is_at_work(path: Path) -> bool:
         return runs.is_locked(path)
     except OSError:
         owner = _read_json(path / runs.OWNER)
-        import psutil
-
         pid = owner.get("pid")
-        return owner.get("host") != socket.gethostname() or (isinstance(pid, int) and psutil.pid_exists(pid))
+        return isinstance(pid, int) and (owner.get("host") != socket.gethostname() or _lives(pid))
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return True
 
 
 def _state(path: Path, *, failed: bool) -> State:

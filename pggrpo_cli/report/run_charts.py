@@ -223,7 +223,7 @@ def _lengths(run: Run, claimed: set[str]) -> Chart:
                 y=points.mean,
                 low=bucketed(low.steps, low.values).low if same else None,
                 high=bucketed(high.steps, high.values).high if same else None,
-            )  # fmt: skip
+            )
         )
     held_out, _ = curve(run.metrics.get("eval/completions/mean_length"), "held out, mean", 1, "points")
     limit = run.setting("sampler.max_new_tokens")

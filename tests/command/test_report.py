@@ -1,4 +1,4 @@
-"""`pggrpo report`: where pages go, what is refused, the same in a terminal; nothing heavy is loaded, nothing written into runs."""
+"""`pggrpo report`: where pages go, what is refused, the terminal; nothing heavy is loaded, nothing written into runs."""
 
 from __future__ import annotations
 
