@@ -36,6 +36,8 @@ CURVES: tuple[tuple[str, str, bool], ...] = (
     ("tokens_per_second", "Completion tokens a second", False),
     ("memory/peak_gb", "Peak memory, GB", False),
 )
+POINTS = 720
+"""Of a chart, for all of its groups together: what keeps the page small."""
 MOST_LINES = 40
 """Of the chart of every run."""
 SMOOTHED = ("reward", "rewards/accuracies", "loss")
@@ -80,7 +82,8 @@ def compare(groups: Sequence[Group]) -> Comparison:
     shown = made.shown
     charts = [_at_equal(shown, metric, amount, limits[amount]) for amount in AMOUNTS]
     if any(len(group.runs) > 1 for group in shown):
-        lines = [line for colour, group in enumerate(shown) for line in seed_lines(group, metric, colour)]
+        points = _points(min(MOST_LINES, sum(len(group.runs) for group in shown)))
+        lines = [line for colour, group in enumerate(shown) for line in seed_lines(group, metric, colour, points)]
         charts.append(Chart(title=f"{_title(metric)} of every run", lines=tuple(lines[:MOST_LINES])))
     names = [(name, title, percent) for name, title, percent in CURVES if name != metric or metric in SMOOTHED]
     charts += [_over_steps(shown, name, title, percent) for name, title, percent in names]
@@ -167,7 +170,7 @@ def _at_equal(groups: Sequence[Group], metric: str, amount: str, limit: float) -
             spent = run.amount_at(amount, series.steps)
             if len(series) and np.isfinite(spent).all():
                 curves.append(Series(spent, series.values))
-        lines += _group_lines(group, curves, colour, unit)
+        lines += _group_lines(group, curves, colour, unit, _points(len(groups)))
     return Chart(
         title=f"{_title(metric)} at equal {AMOUNTS[amount]}", lines=tuple(lines), x_label=words, note=_note(groups, metric),
         marks=((limit / unit, "all reached"),) if np.isfinite(limit) else (),
@@ -178,24 +181,24 @@ def _over_steps(groups: Sequence[Group], name: str, title: str, percent: bool) -
     lines: list[Line] = []
     for colour, group in enumerate(groups):
         curves = [curve for run in group.complete if len(curve := curve_of(run, name))]
-        lines += _group_lines(group, curves, colour, 1.0)
+        lines += _group_lines(group, curves, colour, 1.0, _points(len(groups)))
     note = _note(groups, name) if name in SMOOTHED else ""
     return Chart(title=title, lines=tuple(lines), percent=percent, note=note)
 
 
-def _group_lines(group: Group, curves: Sequence[Series], colour: int, unit: float) -> list[Line]:
+def _group_lines(group: Group, curves: Sequence[Series], colour: int, unit: float, points: int) -> list[Line]:
     """The group's middle and its interval as far as all of its runs reach; beside it, faintly, each run."""
     curves = [one for one in curves if len(one)]
     if not curves:
         return []
     if len(curves) == 1:
-        points = bucketed(curves[0].steps, curves[0].values)
-        return [Line(label=group.label, x=points.x / unit, y=points.mean, colour=colour)]
+        one = bucketed(curves[0].steps, curves[0].values, points)
+        return [Line(label=group.label, x=one.x / unit, y=one.mean, colour=colour)]
     start = max(float(one.steps[0]) for one in curves)
     end = min(float(one.steps[-1]) for one in curves)
     grid = np.unique(np.concatenate([one.steps for one in curves]))
     grid = grid[(grid >= start) & (grid <= end)]
-    grid = grid[thinned(len(grid), MAX_POINTS)]
+    grid = grid[thinned(len(grid), points)]
     lines = []
     if len(grid):
         middle, low, high = over_seeds(np.stack([np.interp(grid, one.steps, one.values) for one in curves]))
@@ -204,15 +207,19 @@ def _group_lines(group: Group, curves: Sequence[Series], colour: int, unit: floa
     return lines
 
 
-def seed_lines(group: Group, metric: str, colour: int) -> list[Line]:
+def _points(lines: int) -> int:
+    return min(MAX_POINTS, POINTS // max(lines, 1))
+
+
+def seed_lines(group: Group, metric: str, colour: int, points: int) -> list[Line]:
     """Each run's own curve over its steps."""
     found = []
     for run in group.runs:
         series = curve_of(run, metric)
         if len(series):
-            points = bucketed(series.steps, series.values)
+            shown = bucketed(series.steps, series.values, points)
             label = f"{group.label}, {run_label(run, group)}" if len(group.runs) > 1 else group.label
-            found.append(Line(label=label, x=points.x, y=points.mean, colour=colour, style="line"))
+            found.append(Line(label=label, x=shown.x, y=shown.mean, colour=colour))
     return found
 
 

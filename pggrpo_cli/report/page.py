@@ -9,6 +9,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Sequence
+from functools import partial
 from importlib.resources import files
 from typing import Any
 
@@ -32,8 +33,8 @@ from pggrpo_cli.report.settings import differences, flattened, from_defaults, sh
 from pggrpo_cli.report.visible import shortened, visible
 from pggrpo_cli.run_view import duration, number, percent
 
-LONGEST_TEXT = 3000
-"""Characters of a prompt or completion."""
+LONGEST_TEXT, LONGEST_OF_SEVERAL = 3000, 1000
+"""Characters of a prompt or completion, on the page of one run and of several."""
 RUNS_WITH_SAMPLES = 8
 """Of a comparison: so many runs, each group's first, show completions, and of fewer steps."""
 MOST_EVALUATIONS = 60
@@ -59,10 +60,11 @@ def render(runs: Sequence[Run]) -> str:
     style, script = _file("page.css"), _file("page.js")
     drawings: list[dict[str, Any]] = []
     view = _one(runs[0], drawings) if len(runs) == 1 else _several(runs, drawings)
+    longest = LONGEST_TEXT if len(runs) == 1 else LONGEST_OF_SEVERAL
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_finalized
     )
-    environment.filters |= {"number": number, "interval": _interval, "long": lambda text: shortened(text, LONGEST_TEXT)}
+    environment.filters |= {"number": number, "interval": _interval, "long": partial(shortened, at_most=longest)}
     page = environment.from_string(_file("page.html")).render(
         **view,
         version=__version__,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -94,10 +95,13 @@ def make_run(
     folder: Path, *overrides: str, steps: int = 20, seed: int = 1, finished: bool = True, text: str = "the answer is {}"
 ) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    words = [*overrides, f"seed={seed}", f"trainer.max_steps={steps if finished else 100}", "sampler.group_size=4",
-             "trainer.prompts_per_step=2"]  # fmt: skip
-    save_config(folder, config(*words))
-    save_overrides(folder, words)
+    values = copy.deepcopy(config(*overrides))
+    values["seed"] = seed
+    values["trainer"] |= {"max_steps": steps if finished else 100, "prompts_per_step": 2}
+    values["sampler"]["group_size"] = 4
+    save_config(folder, values)
+    words = [f"seed={seed}", f"trainer.max_steps={values['trainer']['max_steps']}", "sampler.group_size=4"]
+    save_overrides(folder, [*overrides, *words, "trainer.prompts_per_step=2"])
     (folder / "environment.json").write_text(json.dumps(ENVIRONMENT))
     write_lines(folder / "metrics.jsonl", (metrics_of(step, seed) for step in range(steps + 1)))
     write_lines(folder / "samples.jsonl", (line for step in range(steps + 1) for line in samples_of(step, seed, text)))

@@ -130,6 +130,20 @@ def test_more_groups_than_colours(tmp_path: Path) -> None:
     assert page.text.count("optimizer.lr=10e-5") >= 1
 
 
+def test_many_long_runs_with_long_texts_are_a_small_page(tmp_path: Path) -> None:
+    first = make_run(tmp_path / "0", steps=300, text="word " * 5000)
+    runs = []
+    for number in range(12):
+        folder = tmp_path / str(number)
+        if number:
+            shutil.copytree(first, folder)
+        text = (folder / "config.yaml").read_text().replace("minibatches: 1", f"minibatches: {number // 2 + 1}")
+        (folder / "config.yaml").write_text(text.replace("seed: 1", f"seed: {number % 2}"))
+        runs.append(read_run(folder, folder.name))
+    assert len(grouped(runs)) == 6
+    assert len(render(runs).encode()) < 1_000_000
+
+
 def test_the_headline_of_a_run(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run", steps=20, finished=False)
     run = read_run(folder, "run")
