@@ -71,6 +71,13 @@ def test_samples_are_found_by_step(tmp_path: Path) -> None:
     assert found.read(12, held_out=False) == []
 
 
+def test_completions_of_a_step_that_was_done_again_count_once(tmp_path: Path) -> None:
+    write_lines(tmp_path / "s", [*samples_of(1, text="old"), *samples_of(2), *samples_of(1, text="new")])
+    found = Samples(tmp_path / "s")
+    assert found.count(1, held_out=False) == 8
+    assert {one.completion for one in found.read(1, held_out=False)} == {"new"}
+
+
 def test_buckets_hide_no_extreme() -> None:
     rng = np.random.default_rng(0)
     values = rng.normal(size=100_003)
