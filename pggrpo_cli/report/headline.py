@@ -98,7 +98,7 @@ def _of_windows(run: Run, words: str) -> str:
     window = min(window_of(len(series)), len(series) // 2)
     first = float(series.values[:window].mean())
     last, low, high = (float(part[-1]) for part in moving(series.values, window))
-    spread = f" ({number(low)} … {number(high)})" if low == low else ""
+    spread = f" (95 % interval {number(low)} … {number(high)})" if high > low else ""
     return f"The {words} went from {number(first)} to {number(last)}{spread}, means of the first and the last {window} steps."
 
 

@@ -25,6 +25,7 @@ T_95 = (
 ALL_RESAMPLES_UP_TO = 5
 """n values have nⁿ resamples: 3125 of 5."""
 RESAMPLES = 2000
+FULL = 0.8
 SHORTEST_WINDOW, LONGEST_WINDOW, WINDOWS_A_RUN = 5, 200, 20
 
 
@@ -87,7 +88,8 @@ def moving(values: Floats, window: int) -> tuple[Floats, Floats, Floats]:
     """(mean, low, high) over the last `window` values at each place; NaN are left out.
 
     The values of steps are independent given the policy, because every step has its own prompts: so the interval is
-    mean ± t · s/√n of the window's values. What the policy learned within the window widens it.
+    mean ± t · s/√n of the window's values. What the policy learned within the window widens it. There is none (NaN)
+    before the window is four fifths full: of two values it would say nothing, and flatten everything else on a chart.
     """
     known = np.isfinite(values)
     shift = float(values[known].mean()) if known.any() else 0.0  # sums of squares of large numbers lose the small ones
@@ -98,7 +100,7 @@ def moving(values: Floats, window: int) -> tuple[Floats, Floats, Floats]:
         variance = np.maximum(_window_sum(filled**2, window) - count * mean**2, 0.0) / (count - 1)
         half = student(count - 1) * np.sqrt(variance / count)
     mean = np.where(count > 0, mean + shift, np.nan)
-    half = np.where(count > 1, half, np.nan)
+    half = np.where(count >= FULL * window, half, np.nan)
     return mean, mean - half, mean + half
 
 

@@ -155,9 +155,11 @@ def _facts(run: Run) -> list[tuple[str, str, str]]:
         if best is not None and best[2] == HELD_OUT:
             kept = "checkpoint kept" if best[0] in run.checkpoints else "no checkpoint of it"
             found.append(("held out, best", number(best[1]), f"step {best[0]}, {kept}"))
-    elif run.metrics.has("reward"):
-        values = run.metrics.get("reward").finite().values
-        found.append(("reward, at first and last", f"{number(float(values[0]))} → {number(float(values[-1]))}", ""))
+    elif run.metrics.has(run.main_metric):
+        name = run.main_metric
+        values = run.metrics.get(name).finite().values
+        shown = f"{number(float(values[0]))} → {number(float(values[-1]))}"
+        found.append((f"{headline.WORDS.get(name, name)}, first → last step", shown, ""))
     seconds = run.seconds.values
     if len(seconds):
         shares = ", ".join(f"{name} {percent(share)}" for name, _, share in time_shares(run))

@@ -188,8 +188,13 @@ def _preferences(run: Run, claimed: set[str]) -> Chart:
 
 
 def _known(run: Run, known: Known, claimed: set[str]) -> list[Chart]:
-    claimed.update(name for _, names, _, _ in known for name in names)
-    return [_plain(run, title, names, percent=percent, from_zero=zero) for title, names, percent, zero in known]
+    """Of names that no chart shows yet."""
+    found = []
+    for title, names, percent, zero in known:
+        left = {name: words for name, words in names.items() if name not in claimed}
+        claimed.update(left)
+        found.append(_plain(run, title, left, percent=percent, from_zero=zero))
+    return found
 
 
 def _trouble(run: Run, claimed: set[str]) -> Chart:

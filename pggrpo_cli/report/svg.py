@@ -14,8 +14,8 @@ from pggrpo_cli.report.chart import COLOURS, Chart, Line
 from pggrpo_cli.report.metrics_file import Floats
 from pggrpo_cli.report.visible import visible
 
-DIGIT = 6.4
-"""Width of a character of the axes' words, in units of the view box."""
+DIGIT, WIDE_DIGIT = 6.4, 7.6
+"""Width of a character of the axes' words, in units of the view box: small and wide drawings have fonts of their own."""
 TOP, BOTTOM, RIGHT = 10.0, 34.0, 12.0
 
 
@@ -113,13 +113,15 @@ def _frame(chart: Chart, lines: tuple[Line, ...], size: Size) -> Frame:
     ys = np.concatenate([part for line in lines for part in (line.y, line.low, line.high) if part is not None])
     ys = np.concatenate([ys, [height for height, _ in chart.rules]])
     ys = ys[np.isfinite(ys)]
+    if chart.percent:
+        ys = np.clip(ys, 0.0, 1.0)  # an interval may reach beyond what there is
     count = 4 if size is SMALL else 5
     if not chart.percent and wants_log(ys):
         y = logarithmic(float(ys.min()), float(ys.max()))
     else:
         low = 0.0 if chart.from_zero or chart.percent or chart.stacked else float(ys.min())
         y = widened(min(low, float(ys.min())), float(ys.max()), count, percent=chart.percent)
-    left = 10 + DIGIT * max((len(words) for _, words in y.ticks), default=1)
+    left = 10 + (DIGIT if size is SMALL else WIDE_DIGIT) * max((len(words) for _, words in y.ticks), default=1)
     low, high = float(np.nanmin(xs)), float(np.nanmax(xs))
     if low == high:
         low, high = low - 1, high + 1

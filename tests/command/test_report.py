@@ -31,13 +31,15 @@ SWEEP = "outputs/sweeps/2026-11-23/13-00-00"
 
 
 def test_pages(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = {path: path.stat().st_mtime_ns for path in (place / RUN).rglob("*")}
+    (place / RUN / ".lock").touch()
+    before = {path: path.stat().st_mtime_ns for path in (place / RUN).rglob("*") if path.name != ".lock"}
     assert main(["report", RUN]) == 0
     assert re.fullmatch(r"report.html: \d+ kB\n", capsys.readouterr().out)
     page = (place / "report.html").read_text()
     assert main(["report", "-o", "again.html", RUN]) == 0
     assert (place / "again.html").read_text() == page
-    assert {path: path.stat().st_mtime_ns for path in (place / RUN).rglob("*")} == before
+    assert {path: path.stat().st_mtime_ns for path in (place / RUN).rglob("*") if path.name != ".lock"} == before
+    assert (place / RUN / ".lock").exists()
     assert main(["report", SWEEP, "--output=sweep.html"]) == 0
     assert "2 runs" in (place / "sweep.html").read_text()
     assert main(["report", RUN, SWEEP, f"{SWEEP}/0", "-o", "all.html"]) == 0

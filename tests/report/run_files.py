@@ -47,7 +47,8 @@ def metrics_of(step: int, seed: int = 1) -> dict[str, Any]:
             "clip_ratio/region_mean": 0.03, "ratio/clamped_fraction": 0.0, "ratio/max": 1.5, "loss": -0.01 * wave,
             "grad_norm": 0.7 + 0.2 * wave, "learning_rate": 2e-5 * (1 - step / 100), "updates/skipped": 0.0,
             "step_time": 2.0 + 0.1 * seed, "tokens_per_second": 400.0 + wave, "memory/peak_gb": 1.5,
-            "time/rollout": 1.2 + 0.01 * step, "time/score": 0.1, "time/update": 0.7, "time/reference": 0.1, "time/optimizer": 0.05,
+            "time/rollout": 1.2 + 0.01 * step, "time/score": 0.1, "time/update": 0.7,
+            "time/reference": 0.1, "time/optimizer": 0.05,
         }  # fmt: skip
     if step % 5 == 0:
         rewards = held_out_rewards(step, seed)

@@ -113,6 +113,22 @@ def test_completions_best_worst_and_by_lot(page: Page) -> None:
     assert "gained most: 0.000 → 1.000" in page.text
 
 
+def test_a_run_of_pairs_is_told_by_how_they_are_ranked(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", steps=12)
+    lines = [{key: value for key, value in metrics_of(step).items() if "eval" not in key} for step in range(1, 13)]
+    write_lines(
+        folder / "metrics.jsonl",
+        [one | {"reward": 0.5, "rewards/accuracies": min(1, one["step"] / 3)} for one in lines],
+    )
+    html = render([read(folder)])
+    page = Page(html)
+    assert page.data[0]["title"] == "Pairs ranked right"
+    assert [one["title"] for one in page.data].count("Pairs ranked right") == 1
+    assert "share of pairs ranked right, first → last step0.333 → 1.000" in "".join(page.text.split("\n"))
+    drawing = html[html.index("<svg") : html.index("</svg>")]
+    assert re.findall(r">([−\d.]+%)<", drawing) == ["0%", "20%", "40%", "60%", "80%", "100%"]
+
+
 @pytest.mark.fault("T38")
 def test_the_same_input_gives_the_same_bytes(folder: Path, html: str) -> None:
     assert render([read(folder)]) == html
