@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from io import StringIO
 
 import numpy as np
 from rich import box
@@ -35,16 +34,12 @@ NARROW = 90
 
 def show(runs: Sequence[Run]) -> None:
     """Prints; colours where they are wanted, characters that stdout's encoding lacks as question marks."""
-    terminal = Console(highlight=False, markup=False, emoji=False, legacy_windows=False, soft_wrap=False)
-    text = StringIO()
-    console = Console(
-        file=text, width=terminal.width, highlight=False, markup=False, emoji=False, legacy_windows=False,
-        force_terminal=terminal.is_terminal, color_system=terminal.color_system, no_color=terminal.no_color,
-    )  # fmt: skip
-    for part in _one(runs[0], terminal.width) if len(runs) == 1 else _several(runs, terminal.width):
-        console.print(part)
+    console = Console(highlight=False, markup=False, emoji=False, legacy_windows=False)
+    with console.capture() as captured:
+        for part in _one(runs[0], console.width) if len(runs) == 1 else _several(runs, console.width):
+            console.print(part)
     encoding = sys.stdout.encoding or "utf-8"
-    sys.stdout.write(text.getvalue().encode(encoding, "replace").decode(encoding))
+    sys.stdout.write(captured.get().encode(encoding, "replace").decode(encoding))
 
 
 def _one(run: Run, width: int) -> list[RenderableType]:
