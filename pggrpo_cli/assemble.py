@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -11,23 +11,37 @@ from typing import Any
 import torch
 import transformers
 
+from pggrpo_cli.chat_template import use_chat_template
 from pggrpo_cli.check import check_foreign_targets
 from pggrpo_cli.checkpoint import load_checkpoint, newest_checkpoint
 from pggrpo_cli.config import MAPPING_KEYS, TrainConfig
 from pggrpo_cli.devices import prepare_device, resolve_device
-from pggrpo_cli.errors import CheckpointError, ConfigError, DivergedError, StoppedEarly, UserCodeError
+from pggrpo_cli.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    DivergedError,
+    StoppedEarly,
+    Unavailable,
+    UserCodeError,
+)
 from pggrpo_cli.evaluation import Evaluation
+from pggrpo_cli.filters import Sieve
 from pggrpo_cli.instantiate import blamed, component, components
 from pggrpo_cli.interruption import Interruption
+from pggrpo_cli.lazy_prompts import render_lazily
+from pggrpo_cli.lazy_rows import LazyRows
 from pggrpo_cli.loggers import Loggers, open_loggers
 from pggrpo_cli.origin import model_digest, prompts_digest, refuse_other_origin
-from pggrpo_cli.plan import describe, unused_labels
+from pggrpo_cli.parts import some_of_each_part
+from pggrpo_cli.plan import about_data, describe, describe_parts, unused_labels
 from pggrpo_cli.policy import LoadedModel, ModelSettings, Policy, resolve_compute_dtype
 from pggrpo_cli.progress import Progress
-from pggrpo_cli.prompts import PromptFormat, RenderedPrompts, render_rows
+from pggrpo_cli.prompts import RenderedPrompts, Renderer, format_of, prompt_room, render_rows
 from pggrpo_cli.protocols import Stateful
 from pggrpo_cli.recorder import Recorder
 from pggrpo_cli.reference import Reference, frozen, frozen_copy
+from pggrpo_cli.row_loading import load_rows
 from pggrpo_cli.run_directory import has_checkpoints, resume_command, save_finished, shown
 from pggrpo_cli.sampler.native import Native
 from pggrpo_cli.saving import Saver
@@ -35,9 +49,9 @@ from pggrpo_cli.scoring.scorer import Scorer, open_scorer
 from pggrpo_cli.self_check import check_policy
 from pggrpo_cli.together import check_together
 from pggrpo_cli.trainer import Trainer
-from pggrpo_cli.types import Dataset, RewardContext, RunContext
+from pggrpo_cli.types import Dataset, RewardContext, Row, RunContext
 from pggrpo_cli.update import Updater, UpdateSettings
-from pggrpo_cli.weights import load_folder, load_hub
+from pggrpo_cli.weights import load_model
 
 
 def run_training(
@@ -57,25 +71,29 @@ def run_training(
     transformers.utils.logging.disable_progress_bar()  # it would tear the display
     check_foreign_targets(config)
     loss, sampler = component(config.loss, "loss"), component(config.sampler, "sampler")
-    rows = _load_rows(config)
+    rows, sieve = load_rows(config)
     check_together(config, loss, sampler, rows)
-    prompt_format = PromptFormat(**{name: config.data[name] for name in MAPPING_KEYS["data"]})
+    prompt_format = format_of(config.data)
     context = RunContext(
         run_dir=run_dir, device=device, seed=config.seed, run_id=run_dir.name, resumed=checkpoint is not None
     )
     with ExitStack() as stack:
         for_rewards = RewardContext(run_dir=run_dir, device=str(device), seed=config.seed)
         scorer = stack.enter_context(open_scorer(config, for_rewards))
-        scorer.dry_run(rows.train[:4] or rows.evaluation[:4], prompt_format)
+        scorer.dry_run(some_of_each_part(rows.train or rows.evaluation, 4), prompt_format)
         loggers = stack.enter_context(open_loggers(components(config.logger, "logger"), context))
         loggers.phase("loading model")
-        build = _Build(config, context, loss, sampler, scorer, rows, loggers, stack)
+        build = _Build(config, context, loss, sampler, scorer, rows, sieve, loggers, stack)
         trainer = build.trainer(interruption, checkpoint, begin)
         try:
             metrics = trainer.run()
-        except (StoppedEarly, UserCodeError) as stop:
-            if has_checkpoints(run_dir):
-                stop.args = (f"{stop} Go on with: {resume_command(config, run_dir)}",)
+        except (StoppedEarly, UserCodeError, DataError, Unavailable) as stop:
+            if not has_checkpoints(run_dir):
+                raise
+            words = f"{stop} Go on with: {resume_command(config, run_dir)}"
+            if isinstance(stop, Unavailable):  # the evaluation behind an update
+                raise StoppedEarly(words) from None
+            stop.args = (words,)
             raise
         except DivergedError as error:
             error.args = (f"{error} {_way_back(run_dir)}",)
@@ -106,18 +124,6 @@ def find_checkpoint(path: Path) -> Path:
     return found
 
 
-def _load_rows(config: TrainConfig) -> Dataset:
-    source = component(config.data, "data")
-    with blamed("data", config.data["_target_"]):
-        rows = source.load(config.seed)
-    if not isinstance(rows, Dataset):
-        raise ConfigError(
-            f"`data._target_`: {config.data['_target_']}.load returned a {type(rows).__name__}; a "
-            "pggrpo_cli.types.Dataset with train and evaluation rows is needed."
-        )
-    return rows
-
-
 def _closing_words(trainer: Trainer, run_dir: Path) -> str:
     best = trainer.progress.best
     words = f"saved in {shown(run_dir)}"
@@ -137,6 +143,7 @@ class _Build:
     sampler: Any
     scorer: Scorer
     rows: Dataset
+    sieve: Sieve
     loggers: Loggers
     stack: ExitStack
 
@@ -159,10 +166,12 @@ class _Build:
         reference = self._reference(policy, origin)
         if checkpoint is not None:
             refuse_other_origin(checkpoint.progress.get("origin", {}), origin, config.resume.allow_changed)
+        order = component(config.order, "order")
+        order = order.begin(rendered.prompts, self.rows.weights, config.seed, identity=origin["data"])
         sampler = self.stack.enter_context(self.sampler.open(self.context))
         updater = self._updater(policy, reference)
         recorder = self.stack.enter_context(Recorder(self.context.run_dir))
-        parts = {"updater": updater, "recorder": recorder, "reference": reference, "sampler": sampler}
+        parts = {"updater": updater, "recorder": recorder, "reference": reference, "sampler": sampler, "order": order}
         parts["evaluation"] = None if evaluation is None else evaluation.sampler
         saver = self._saver(policy, updater, parts)
         saver.foresee()
@@ -174,6 +183,7 @@ class _Build:
         trainer = Trainer(
             policy=policy,
             prompts=rendered.prompts,
+            order=order,
             sampler=sampler,
             scorer=self.scorer,
             advantage=component(config.advantage, "advantage"),
@@ -197,13 +207,7 @@ class _Build:
 
     def _load_model(self) -> LoadedModel:
         loaded: LoadedModel = component(self.config.model, "model").load()
-        template = self.config.model["chat_template"]
-        if template is not None:
-            file = Path(template).expanduser()
-            is_file = len(template) < 4096 and "\n" not in template and "{" not in template
-            if is_file and not file.is_file():
-                raise ConfigError(f"`model.chat_template`: there is no file {template}, and it is no Jinja text.")
-            loaded.tokenizer.chat_template = file.read_text(encoding="utf-8") if is_file else template
+        use_chat_template(loaded.tokenizer, self.config.model["chat_template"], "model.chat_template")
         return loaded
 
     def _policy(self, loaded: LoadedModel) -> Policy:
@@ -229,9 +233,7 @@ class _Build:
         if options.path is None:
             original = frozen_copy(policy, dtype, device)
         else:
-            path = Path(options.path).expanduser()
-            key = "reference.path"
-            other = load_folder(path, key) if path.exists() else load_hub(options.path, None, key)
+            other = load_model(options.path, None, "reference.path")
             if other.module.config.vocab_size != policy.module.config.vocab_size:
                 raise ConfigError(
                     f"`reference.path`: {options.path} has a vocabulary of {other.module.config.vocab_size}, the model "
@@ -242,16 +244,19 @@ class _Build:
         weights = origin.get("reference", origin["model"])
         return Reference(original, identity=f"weights {weights} in {dtype}, data {origin['data']}")
 
-    def _render(self, policy: Policy, rows: Any, new_tokens: int, key: str) -> RenderedPrompts:
+    def _render(self, policy: Policy, rows: Sequence[Row], new_tokens: int, key: str) -> RenderedPrompts:
         """`new_tokens`, from the key `key`, are kept free behind the prompts."""
-        prompt_format = PromptFormat(**{name: self.config.data[name] for name in MAPPING_KEYS["data"]})
-        room = policy.context_length - new_tokens
-        if room < 1:
-            raise ConfigError(
-                f"`{key}`: {new_tokens} leaves no room for a prompt: the model's context is {policy.context_length} "
-                "tokens. Lower it."
-            )
-        return render_rows(rows, policy.tokenizer, prompt_format, room, policy.end_token_ids)
+        room = prompt_room(policy.context_length, new_tokens, key)
+        prompt_format = format_of(self.config.data)
+        if not isinstance(rows, LazyRows):
+            return render_rows(rows, policy.tokenizer, prompt_format, room, policy.end_token_ids)
+        renderer = Renderer(
+            tokenizer=policy.tokenizer,
+            prompt_format=prompt_format,
+            context_limit=room,
+            end_token_ids=policy.end_token_ids,
+        )
+        return render_lazily(rows, renderer)
 
     def _updater(self, policy: Policy, reference: Reference | None) -> Updater:
         trainer = self.config.trainer
@@ -269,7 +274,6 @@ class _Build:
             importance_cap=trainer.importance_cap,
             max_bad_updates=trainer.max_bad_updates,
             max_new_tokens=self.config.sampler.get("max_new_tokens"),
-            from_data_set="max_new_tokens" not in self.config.sampler,
         )
         return Updater(policy, optimizer, scheduler, self.loss, reference, settings)
 
@@ -302,7 +306,7 @@ class _Build:
             sampler = Native(top_p=1.0, top_k=0, min_p=0.0, stop=[], max_rows=256, **changes)
         key = "sampler" if options.max_new_tokens is None else "evaluation"
         rendered = self._render(
-            policy, self.rows.evaluation[: options.num_prompts], sampler.max_new_tokens, f"{key}.max_new_tokens"
+            policy, list(self.rows.evaluation[: options.num_prompts]), sampler.max_new_tokens, f"{key}.max_new_tokens"
         )
         return Evaluation(
             prompts=rendered.prompts,
@@ -325,10 +329,10 @@ class _Build:
         lines = [f"model: {source}, {size} parameters, {precision} on {policy.device}"]
         if not policy.packable:
             lines.append(f"slower: this model goes sequence by sequence ({policy.packable_reason})")
-        if rendered.dropped or rendered.truncated:
-            lines.append(f"data: {rendered.dropped} overlong prompts dropped, {rendered.truncated} truncated")
-        lengths = [len(prompt.token_ids) for prompt in rendered.prompts]
-        lines += describe(config, policy, trainer.loss, len(lengths), sum(lengths) / len(lengths))
+        lines += about_data(self.sieve, rendered)
+        lengths = [len(prompt.token_ids) for prompt in rendered.sample]
+        lines += describe(config, policy, trainer.loss, len(rendered.prompts), sum(lengths) / len(lengths))
+        lines += [*describe_parts(config, self.rows, rendered.prompts), *self.rows.notes]
         lines += [*unused_labels(self.rows, config), *self.scorer.notes]
         if trainer.progress.step:
             lines.append(f"resumed after step {trainer.progress.step}")

@@ -11,6 +11,7 @@ import torch
 
 from pggrpo_cli.attention import ATTENTION_NAME, AttentionPlan
 from pggrpo_cli.logprobs import Head, token_logprobs
+from pggrpo_cli.model_outline import context_length, end_token_ids
 from pggrpo_cli.packed_attention import PackedPlan
 from pggrpo_cli.packing import Packed, pack
 from pggrpo_cli.prepared import prepared_linears
@@ -92,16 +93,11 @@ class Policy:
 
     @property
     def end_token_ids(self) -> tuple[int, ...]:
-        """Every id that ends a completion, from the generation configuration and the tokenizer, ascending."""
-        configured = getattr(self.module.generation_config, "eos_token_id", None)
-        ids = {configured} if isinstance(configured, int) else set(configured or ())
-        if self.tokenizer.eos_token_id is not None:
-            ids.add(self.tokenizer.eos_token_id)
-        return tuple(sorted(ids))
+        return end_token_ids(self.module.generation_config, self.tokenizer)
 
     @property
     def context_length(self) -> int:
-        return int(getattr(self.config, "max_position_embeddings", 0) or 1 << 30)
+        return context_length(self.module.config)
 
     @property
     def autocasts(self) -> bool:

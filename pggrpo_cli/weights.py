@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -13,6 +13,36 @@ from pggrpo_cli.errors import ConfigError
 from pggrpo_cli.policy import LoadedModel
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+Kind = Literal["AutoModelForCausalLM", "AutoModelForSequenceClassification"]
+"""What of transformers reads it."""
+
+
+def load_model(path: str, revision: str | None, key: str) -> LoadedModel:
+    """A model folder, a .gguf file or a hub id → module in float32 and tokenizer. Raises ConfigError starting with
+    `key`."""
+    local = Path(path).expanduser()
+    return load_folder(local, key) if is_local(path) else load_hub(path, revision, key)
+
+
+def load_classifier(path: str, revision: str | None, key: str, dtype: torch.dtype) -> LoadedModel:
+    """The same for a sequence classifier, such as a reward model, in `dtype`; a folder or a hub id."""
+    local = Path(path).expanduser()
+    kind: Kind = "AutoModelForSequenceClassification"
+    if not is_local(path):
+        return _from_pretrained(path, revision, key, kind=kind, dtype=dtype)
+    if path.endswith(".gguf"):
+        raise ConfigError(
+            f"`{key}`: {path} is a GGUF file, which holds no score head. Give a model folder or a hub id."
+        )
+    if not local.is_dir():
+        raise ConfigError(f"`{key}`: there is no folder {path}. Give a model folder or a hub id.")
+    _refuse_unsafe(local, key, kind)
+    return _from_pretrained(str(local), None, key, kind=kind, dtype=dtype)
+
+
+def is_local(path: str) -> bool:
+    """Whether `path` means a folder or file here, and no hub id."""
+    return path.startswith((".", "/", "~")) or path.endswith(".gguf") or Path(path).expanduser().exists()
 
 
 def load_folder(path: Path, key: str) -> LoadedModel:
@@ -26,7 +56,7 @@ def load_folder(path: Path, key: str) -> LoadedModel:
     gguf = sorted(path.glob("*.gguf"))
     if not any(path.glob("*.safetensors")) and len(gguf) == 1:
         return load_gguf(gguf[0], key)
-    _refuse_unsafe(path, key)
+    _refuse_unsafe(path, key, "AutoModelForCausalLM")
     return _from_pretrained(str(path), None, key)
 
 
@@ -51,7 +81,7 @@ def load_gguf(path: Path, key: str) -> LoadedModel:
     return LoadedModel(module=loaded.module, tokenizer=loaded.tokenizer, source=str(path))
 
 
-def _refuse_unsafe(path: Path, key: str) -> None:
+def _refuse_unsafe(path: Path, key: str, kind: Kind) -> None:
     config_file = path / "config.json"
     if not config_file.exists():
         present = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
@@ -72,17 +102,23 @@ def _refuse_unsafe(path: Path, key: str) -> None:
         raise ConfigError(
             f"`{key}`: {path} holds its weights as pickle ({pickled[0]}), which can run code when read and is refused. "
             "Only safetensors and GGUF are read. Convert it once, where you trust it: "
-            'python -c "from transformers import AutoModelForCausalLM as M; '
+            f'python -c "from transformers import {kind} as M; '
             f"M.from_pretrained('{path}').save_pretrained('{path}-safetensors')\""
         )
     raise ConfigError(f"`{key}`: {path} has no *.safetensors file (nor one .gguf); its weights are missing.")
 
 
-def _from_pretrained(name: str, revision: str | None, key: str, gguf_file: str | None = None) -> LoadedModel:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
+def _from_pretrained(
+    name: str,
+    revision: str | None,
+    key: str,
+    gguf_file: str | None = None,
+    kind: Kind = "AutoModelForCausalLM",
+    dtype: torch.dtype = torch.float32,
+) -> LoadedModel:
+    import transformers
 
-    logging.disable_progress_bar()  # it would tear the display
+    transformers.utils.logging.disable_progress_bar()  # it would tear the display
     options: dict[str, Any] = {"trust_remote_code": False}
     if revision is not None:
         options["revision"] = revision
@@ -91,12 +127,31 @@ def _from_pretrained(name: str, revision: str | None, key: str, gguf_file: str |
     if gguf_file is not None:
         options["gguf_file"] = gguf_file
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, **options)
-        module = AutoModelForCausalLM.from_pretrained(
-            name, dtype=torch.float32, **({} if gguf_file else {"use_safetensors": True}), **options
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name, **options)
+        module, info = getattr(transformers, kind).from_pretrained(
+            name, dtype=dtype, output_loading_info=True, **({} if gguf_file else {"use_safetensors": True}), **options
         )
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         reason = " ".join(str(error).split())[:300]
         hint = "" if os.path.isdir(name) else " If it is meant as a folder, no such folder exists here."
         raise ConfigError(f"`{key}`: cannot load {name!r}: {reason}{hint}") from error
+    if gguf_file is None:
+        _refuse_incomplete(name, key, kind, module, sorted(info["missing_keys"]))
     return LoadedModel(module=module, tokenizer=tokenizer, source=name)
+
+
+def _refuse_incomplete(name: str, key: str, kind: Kind, module: Any, missing: list[str]) -> None:
+    """transformers fills in at random what the files do not hold, such as the score head of a language model."""
+    if not missing:
+        return
+    listed = ", ".join(missing[:4]) + (" …" if len(missing) > 4 else "")
+    saved_as = ", ".join(getattr(module.config, "architectures", None) or ["unknown"])
+    meant = (
+        "It is no reward model: give one that was trained as a sequence classifier."
+        if kind == "AutoModelForSequenceClassification"
+        else "Give a whole causal language model."
+    )
+    raise ConfigError(
+        f"`{key}`: {name} holds no weights for {listed}, which would be made up at random (its architecture: {saved_as}). "
+        f"{meant}"
+    )

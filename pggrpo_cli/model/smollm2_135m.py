@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pggrpo_cli.errors import ConfigError
+from pggrpo_cli.model_outline import ModelOutline, outline_of_folder, outline_of_hub
 from pggrpo_cli.policy import LoadedModel
 from pggrpo_cli.weights import load_folder, load_gguf, load_hub
 
@@ -36,6 +37,13 @@ class Smollm2135m:
                 return self._from_hub()
             self._convert(gguf, cached)
         return load_folder(cached, key="model")
+
+    def outline(self) -> ModelOutline:
+        cached = cache_folder() / "smollm2_135m"
+        place = cached if (cached / "config.json").exists() else self._packaged_gguf()
+        return (
+            outline_of_hub(self.hub_id, None, key="model") if place is None else outline_of_folder(place, key="model")
+        )
 
     def _packaged_gguf(self) -> Path | None:
         # find_spec locates the package without running it: its own dependencies are not needed.

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pggrpo_cli.errors import ConfigError
+from pggrpo_cli.model_outline import ModelOutline, outline
 from pggrpo_cli.policy import LoadedModel
 from pggrpo_cli.ranges import Range
 
@@ -51,6 +52,11 @@ class Tiny:
         module.generation_config.eos_token_id = tokenizer.eos_token_id
         module.generation_config.pad_token_id = tokenizer.pad_token_id
         return LoadedModel(module=module, tokenizer=tokenizer, source=f"random {self.family}, seed {self.init_seed}")
+
+    def outline(self) -> ModelOutline:
+        tokenizer = byte_tokenizer()
+        config = self._config(tokenizer)
+        return outline(tokenizer, config, config)
 
     def _config(self, tokenizer: Any) -> Any:
         from transformers import Gemma3TextConfig, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
