@@ -79,7 +79,8 @@ def test_refusals(place: Path) -> None:
 
 
 def test_help_and_reports_load_nothing_heavy(place: Path) -> None:
-    lines = [["report", "--help"], ["report"], ["report", RUN], ["report", "--terminal", SWEEP], ["watch", "--help"], ["inspect", "--help"]]
+    helps = [[command, "--help"] for command in ("watch", "inspect")]
+    lines = [["report", "--help"], ["report"], ["report", RUN], ["report", "--terminal", SWEEP], *helps]
     found = run_all(lines, place)
     assert [code for code, _, _, _ in found] == [0, 2, 0, 0, 0, 0]
     assert [heavy for _, _, _, heavy in found] == [[]] * 6
