@@ -99,7 +99,7 @@ def tick_words(value: float, step: float, *, percent: bool = False) -> str:
 
 def _round_step(rough: float) -> float:
     power = 10.0 ** math.floor(math.log10(rough))
-    return next((factor * power for factor in (1.0, 2.0, 5.0, 10.0) if factor * power >= rough * 0.999), 10 * power)
+    return next((factor * power for factor in (1.0, 2.0, 5.0, 10.0) if factor * power >= rough * 0.8), 10 * power)
 
 
 def _decimals(step: float) -> int:
