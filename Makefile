@@ -5,8 +5,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 TRAIN ?=
+AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help train test test-all faults test-oracle test-verifiers lint format types wheel smoke preferences benchmark bench-gpu clean
+.PHONY: help train test test-all faults test-oracle test-verifiers chromium lint format types wheel smoke preferences benchmark bench-gpu clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -28,6 +29,10 @@ test-oracle: $(VENV)/.oracle ## our losses against TRL's own numbers; an exporte
 
 test-verifiers: $(VENV)/.verifiers ## environments against the real verifiers library (Python 3.11 or later)
 	$(BIN)/python -m pytest -m verifiers tests/data/test_verifiers.py tests/reward/test_verifiers.py
+
+chromium: ## a browser for the tests of the report's page, by apt unless there is one
+	@command -v chromium || command -v chromium-browser || command -v google-chrome \
+		|| { $(AS_ROOT) apt-get update && $(AS_ROOT) apt-get install -y --no-install-recommends chromium; }
 
 lint: $(VENV)/.dev ## ruff
 	$(BIN)/ruff check .

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
+    from pggrpo_cli.run_view import RunView
     from pggrpo_cli.types import RunContext
 
 MIN_LIVE_COLUMNS = 36
@@ -56,23 +57,30 @@ class Console:
 
     @contextmanager
     def open(self, context: RunContext) -> Iterator[Display]:
-        from pggrpo_cli.live_display import LiveDisplay
-        from pggrpo_cli.plain_display import PlainDisplay
         from pggrpo_cli.run_view import RunView
 
-        view = RunView()
-        if self.style == "live" or (self.style == "auto" and _can_redraw()):
-            import rich.console
+        with open_display(RunView(), self.style, self.samples) as display:
+            yield display
 
-            console = rich.console.Console(
-                force_terminal=True, highlight=False, markup=False, emoji=False, legacy_windows=False
-            )
-            with LiveDisplay(console, view, self.samples) as live:
-                yield live
-        else:
-            width = shutil.get_terminal_size((80, 24)).columns if sys.stdout.isatty() else FILE_COLUMNS
-            with PlainDisplay(view, width, self.samples) as plain:
-                yield plain
+
+@contextmanager
+def open_display(view: RunView, style: Literal["auto", "live", "plain"], samples: bool) -> Iterator[Display]:
+    """What shows `view` on stdout: a panel or lines."""
+    from pggrpo_cli.live_display import LiveDisplay
+    from pggrpo_cli.plain_display import PlainDisplay
+
+    if style == "live" or (style == "auto" and _can_redraw()):
+        import rich.console
+
+        console = rich.console.Console(
+            force_terminal=True, highlight=False, markup=False, emoji=False, legacy_windows=False
+        )
+        with LiveDisplay(console, view, samples) as live:
+            yield live
+    else:
+        width = shutil.get_terminal_size((80, 24)).columns if sys.stdout.isatty() else FILE_COLUMNS
+        with PlainDisplay(view, width, samples) as plain:
+            yield plain
 
 
 def _can_redraw() -> bool:

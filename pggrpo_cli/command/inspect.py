@@ -1,0 +1,113 @@
+"""pggrpo inspect: one step token by token, before and after its update: pggrpo inspect RUN --step N [--prompt K]."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from typing import TYPE_CHECKING, NoReturn
+
+from pggrpo_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from pggrpo_cli.inspection import Inspected, Inspection
+    from pggrpo_cli.report.run import Run
+    from pggrpo_cli.report.samples_file import Completion
+
+HELP = """\
+usage: pggrpo inspect RUN --step N [--prompt K]
+
+The completions of the K-th prompt (0: the first) of step N, token by token: log π under the policy before the step (old), after
+it (new) and before training (reference), the ratio of a token exp(new − old), and what the run's loss makes of it: the ratio
+of the completion, and whether the clip holds it. Loads the model and needs checkpoints: the nearest before and at or
+after the step. samples.jsonl holds texts, so they are tokenised again; what that and the checkpoints leave open is said.
+
+example: pggrpo inspect outputs/2026-11-23/12-00-00-train-1a2b3c --step 8 --prompt 2
+"""
+
+
+def main(arguments: list[str]) -> int:
+    if not arguments or any(word in ("-h", "--help") for word in arguments):
+        print(HELP, end="")
+        return 0 if arguments else 2
+    options = _parse(arguments)
+    from pggrpo_cli.report.places import find_runs
+    from pggrpo_cli.report.run import read_run
+
+    paths = find_runs([options.run], "inspect")
+    if len(paths) > 1:
+        raise UsageError(f"{options.run} holds {len(paths)} runs; one is inspected at a time, such as {paths[-1]}.")
+    run = read_run(paths[0], paths[0].name)
+    if not run.config:
+        raise UsageError(f"{run.path}: {run.problems[0]}")
+    chosen = _chosen(run, options.step, options.prompt)
+    from pggrpo_cli.inspection import inspect_step
+
+    _show(inspect_step(run, options.step, chosen), options.step)
+    return 0
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="pggrpo inspect", add_help=False, allow_abbrev=False)
+    parser.add_argument("run")
+    parser.add_argument("--step", type=int, required=True)
+    parser.add_argument("--prompt", type=int, default=0)
+
+    def refuse(message: str) -> NoReturn:
+        raise UsageError(f"pggrpo inspect: {message}. See pggrpo inspect --help.")
+
+    parser.error = refuse  # type: ignore[method-assign]
+    return parser.parse_intermixed_args(arguments)
+
+
+def _chosen(run: Run, step: int, prompt: int) -> list[Completion]:
+    """The completions of one prompt of the step."""
+    completions = run.samples.read(step, held_out=False)
+    if not completions:
+        there = run.samples.steps(held_out=False)
+        span = f"it has those of steps {there[0]} to {there[-1]}" if there else "it has none at all"
+        raise UsageError(f"`--step`: samples.jsonl has no completions of step {step}; {span}.")
+    prompts = list(dict.fromkeys(one.prompt_index for one in completions))
+    if not 0 <= prompt < len(prompts):
+        raise UsageError(
+            f"`--prompt`: {prompt} is not there; step {step} has {len(prompts)} prompts, 0 to {len(prompts) - 1}."
+        )
+    return [one for one in completions if one.prompt_index == prompts[prompt]]
+
+
+def _show(found: Inspection, step: int) -> None:
+    from pggrpo_cli.printable import one_line
+    from pggrpo_cli.run_view import number
+
+    print(f"step {step}: old is {found.old}, new is {found.new}")
+    for words in found.notes:
+        print(f"note: {words}")
+    print(f"prompt: {one_line(found.completions[0].completion.prompt)}")
+    for one in found.completions:
+        of = one.completion
+        print(f"\ncompletion {of.sample}: reward {number(of.reward)}, advantage {number(of.advantage)}, {_under(one)}")
+        _tokens(one)
+
+
+def _under(one: Inspected) -> str:
+    from pggrpo_cli.run_view import number, percent
+
+    if one.ratio is None:
+        return "no ratio under this loss"
+    clip = {None: "", 0.0: ", not clipped", 1.0: ", clipped"}.get(one.clipped, f", {percent(one.clipped)} clipped")
+    return f"ratio {number(one.ratio)}{clip}"
+
+
+def _tokens(one: Inspected) -> None:
+    from rich.cells import cell_len, set_cell_size
+
+    from pggrpo_cli.report.visible import visible
+
+    shown = [visible(token).replace("\n", "⏎").replace("\t", "⇥") for token in one.tokens]
+    width = min(max(5, *(cell_len(token) for token in shown)), 20)
+    reference = ["–"] * len(shown) if one.reference is None else [f"{value:.3f}" for value in one.reference]
+    print(f"  {'token':<{width}} {'old':>9} {'new':>9} {'reference':>9} {'ratio':>9}")
+    for token, old, new, ref in zip(shown, one.old, one.new, reference, strict=True):
+        ratio = math.exp(min(new - old, 20.0))
+        print(f"  {set_cell_size(token, width)} {old:>9.3f} {new:>9.3f} {ref:>9} {ratio:>9.4f}")
+    total = "–" if one.reference is None else f"{sum(one.reference):.3f}"
+    print(f"  {'sum':<{width}} {sum(one.old):>9.3f} {sum(one.new):>9.3f} {total:>9}")
