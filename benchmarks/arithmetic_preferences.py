@@ -12,15 +12,17 @@ import sys
 from pathlib import Path
 
 import torch
-from hydra import compose, initialize_config_dir
 
-from pggrpo_cli.config import MAPPING_KEYS, conf_dir, register, typed
-from pggrpo_cli.instantiate import build_scorer, component
+from pggrpo_cli.check import checked
+from pggrpo_cli.config import TrainConfig
+from pggrpo_cli.hydra_start import compose
+from pggrpo_cli.instantiate import component
 from pggrpo_cli.policy import Policy, resolve_compute_dtype
-from pggrpo_cli.prompts import PromptFormat, apply_format, render_rows
+from pggrpo_cli.prompts import apply_format, format_of, render_rows
 from pggrpo_cli.rollouts import samples_of
 from pggrpo_cli.sampler.native import OpenNative
-from pggrpo_cli.types import DrawKey
+from pggrpo_cli.scoring.scorer import Scorer, open_scorer
+from pggrpo_cli.types import DrawKey, RewardContext
 
 OUTPUT = Path("outputs/arithmetic_preferences.jsonl")
 HELD_OUT = Path("outputs/arithmetic_held_out.jsonl")
@@ -29,18 +31,21 @@ PAIRS_A_PROMPT = 2
 
 
 def main() -> None:
-    register()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        config = typed(compose("train", overrides=["sampler.group_size=16", *sys.argv[1:]]))
+    config = checked(compose("train", ["sampler.group_size=16", *sys.argv[1:]]))
+    with open_scorer(config, RewardContext(run_dir=None, device="cpu", seed=config.seed)) as scorer:
+        write_pairs(config, scorer)
+
+
+def write_pairs(config: TrainConfig, scorer: Scorer) -> None:
     torch.manual_seed(config.seed)
     loaded = component(config.model, "model").load()
     compute = resolve_compute_dtype(config.model["compute_dtype"], torch.device("cpu"))
     policy = Policy(loaded.module, loaded.tokenizer, compute)
     rows = component(config.data, "data").load(config.seed)
-    prompt_format = PromptFormat(**{name: config.data[name] for name in MAPPING_KEYS["data"]})
+    prompt_format = format_of(config.data)
     room = policy.context_length - config.sampler["max_new_tokens"]
     prompts = render_rows(rows.train, policy.tokenizer, prompt_format, room, policy.end_token_ids).prompts
-    sampler, scorer = OpenNative(component(config.sampler, "sampler")), build_scorer(config)
+    sampler = OpenNative(component(config.sampler, "sampler"))
     OUTPUT.parent.mkdir(exist_ok=True)
     with HELD_OUT.open("w", encoding="utf-8") as file:
         for row in rows.evaluation:
@@ -52,7 +57,7 @@ def main() -> None:
             draws = DrawKey(seed=config.seed, purpose="rollout", step=0, first_ordinal=first)
             groups = sampler.sample(policy, prompts[first : first + PROMPTS_AT_A_TIME], draws)
             for group in groups:
-                scores = scorer.score(samples_of([group])).rewards
+                scores = scorer.score(samples_of([group], 0)).rewards
                 texts = [rollout.text for rollout in group.rollouts]
                 right = sorted({text for text, score in zip(texts, scores, strict=True) if score == 1}, key=len)
                 wrong = sorted({text for text, score in zip(texts, scores, strict=True) if score == 0}, key=len)

@@ -40,8 +40,8 @@ def greedy(policy: Policy) -> tuple[int, int]:
     for index, row in enumerate(questions(WORKLOAD, 4, policy.tokenizer)):
         said = [{"role": "user", "content": row["prompt"]}]
         text = policy.tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
-        ids = tuple(policy.tokenizer.encode(text, add_special_tokens=False))
-        prompts.append(Prompt(row=Row(prompt=text), index=index, text=text, token_ids=ids))
+        encoded = tuple(policy.tokenizer.encode(text, add_special_tokens=False))
+        prompts.append(Prompt(row=Row(prompt=text), index=index, text=text, token_ids=encoded))
     draws = DrawKey(seed=1, purpose="rollout", step=1, first_ordinal=0)
     wrong = total = 0
     groups = OpenNative(native).sample(policy, prompts, draws)
@@ -101,6 +101,7 @@ def loss_and_gradient(policy: Policy, scratch: Path) -> tuple[float, float]:
         kl_estimator="k3",
         kl_reduction="token_mean",
         entropy_coef=0.0,
+        nll_coef=0.0,
     )
     ours = loss(scores, batch).loss
     ours.backward()

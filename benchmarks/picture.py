@@ -22,13 +22,16 @@ def rows_of(result: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     return named + [(f"TRL, {variant}", row) for variant, row in result["trl"].items()]
 
 
-def draw(results: dict[str, Any]) -> str:
+def draw(results: dict[str, dict[str, Any]]) -> str:
+    """`results`: by machine, then by workload."""
     shapes: list[str] = []
     y = 10
-    for workload, result in results.items():
+    for title, result in (
+        (f"{name}; {machine}", one) for machine, all_ in results.items() for name, one in all_.items()
+    ):
         rows = rows_of(result)
         longest = max(row["step"] for _, row in rows)
-        shapes.append(f'<text class="t" x="0" y="{y + 14}">{escape(workload)}</text>')
+        shapes.append(f'<text class="t" x="0" y="{y + 14}">{escape(title)}</text>')
         y += HEADING
         for name, row in rows:
             shapes.append(f'<text x="{LABELS - 8}" y="{y + 13}" text-anchor="end">{escape(name)}</text>')
@@ -47,8 +50,7 @@ def draw(results: dict[str, Any]) -> str:
         shapes.append(f'<rect x="{x}" y="{y}" width="12" height="12" fill="{colour}"/>')
         shapes.append(f'<text class="n" x="{x + 17}" y="{y + 11}">{part}</text>')
         x += 100
-    machine = escape(next(iter(results.values()))["machine"])
-    shapes.append(f'<text class="n" x="{LABELS}" y="{y + 34}">seconds of a training step; {machine}</text>')
+    shapes.append(f'<text class="n" x="{LABELS}" y="{y + 34}">seconds of a training step</text>')
     body = "\n".join(shapes)
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {y + 44}" width="{WIDTH}">'
     return f"{head}<style>{STYLE}</style>\n{body}\n</svg>\n"

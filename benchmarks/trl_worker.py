@@ -33,7 +33,7 @@ from workloads import pairs as preference_pairs
 PARTS = ("rollout", "reference", "optimizer")
 
 
-class Stopwatch(TrainerCallback):  # type: ignore[misc]
+class Stopwatch(TrainerCallback):
     """Seconds of each part since the last step, and the steps so far."""
 
     def __init__(self) -> None:
@@ -111,7 +111,7 @@ def grpo_trainer(
         for row in questions(workload, steps + 1, tokenizer)
     ]
 
-    class Timed(GRPOTrainer):  # type: ignore[misc]
+    class Timed(GRPOTrainer):
         def _generate(self, *args: Any, **kwargs: Any) -> Any:
             if watch is None:
                 return super()._generate(*args, **kwargs)

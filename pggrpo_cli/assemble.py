@@ -4,32 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import transformers
 
 from pggrpo_cli.check import check_foreign_targets
 from pggrpo_cli.checkpoint import load_checkpoint, newest_checkpoint
-from pggrpo_cli.config import MAPPING_KEYS, TrainConfig
+from pggrpo_cli.config import TrainConfig
 from pggrpo_cli.devices import prepare_device, resolve_device
-from pggrpo_cli.errors import CheckpointError, ConfigError, DivergedError, StoppedEarly, UserCodeError
+from pggrpo_cli.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    DivergedError,
+    StoppedEarly,
+    Unavailable,
+    UserCodeError,
+)
 from pggrpo_cli.evaluation import Evaluation
+from pggrpo_cli.filters import Sieve
 from pggrpo_cli.instantiate import blamed, component, components
 from pggrpo_cli.interruption import Interruption
+from pggrpo_cli.loading import held_out_sampler, load_policy, render
 from pggrpo_cli.loggers import Loggers, open_loggers
 from pggrpo_cli.origin import model_digest, prompts_digest, refuse_other_origin
-from pggrpo_cli.plan import describe, unused_labels
-from pggrpo_cli.policy import LoadedModel, ModelSettings, Policy, resolve_compute_dtype
+from pggrpo_cli.parts import some_of_each_part
+from pggrpo_cli.plan import about_data, describe, describe_parts, unused_labels
+from pggrpo_cli.policy import Policy, resolve_compute_dtype
 from pggrpo_cli.progress import Progress
-from pggrpo_cli.prompts import PromptFormat, RenderedPrompts, render_rows, set_chat_template
+from pggrpo_cli.prompts import RenderedPrompts, format_of
 from pggrpo_cli.protocols import Stateful
 from pggrpo_cli.recorder import Recorder
 from pggrpo_cli.reference import Reference, frozen, frozen_copy
+from pggrpo_cli.row_loading import load_rows
 from pggrpo_cli.run_directory import has_checkpoints, resume_command, save_finished, shown
-from pggrpo_cli.sampler.native import Native
 from pggrpo_cli.saving import Saver
 from pggrpo_cli.scoring.scorer import Scorer, open_scorer
 from pggrpo_cli.self_check import check_policy
@@ -37,7 +47,7 @@ from pggrpo_cli.together import check_together
 from pggrpo_cli.trainer import Trainer
 from pggrpo_cli.types import Dataset, RewardContext, RunContext
 from pggrpo_cli.update import Updater, UpdateSettings
-from pggrpo_cli.weights import load_folder, load_hub
+from pggrpo_cli.weights import load_model
 
 
 def run_training(
@@ -57,25 +67,29 @@ def run_training(
     transformers.utils.logging.disable_progress_bar()  # it would tear the display
     check_foreign_targets(config)
     loss, sampler = component(config.loss, "loss"), component(config.sampler, "sampler")
-    rows = _load_rows(config)
+    rows, sieve = load_rows(config)
     check_together(config, loss, sampler, rows)
-    prompt_format = PromptFormat(**{name: config.data[name] for name in MAPPING_KEYS["data"]})
+    prompt_format = format_of(config.data)
     context = RunContext(
         run_dir=run_dir, device=device, seed=config.seed, run_id=run_dir.name, resumed=checkpoint is not None
     )
     with ExitStack() as stack:
         for_rewards = RewardContext(run_dir=run_dir, device=str(device), seed=config.seed)
         scorer = stack.enter_context(open_scorer(config, for_rewards))
-        scorer.dry_run(rows.train[:4] or rows.evaluation[:4], prompt_format)
+        scorer.dry_run(some_of_each_part(rows.train or rows.evaluation, 4), prompt_format)
         loggers = stack.enter_context(open_loggers(components(config.logger, "logger"), context))
         loggers.phase("loading model")
-        build = _Build(config, context, loss, sampler, scorer, rows, loggers, stack)
+        build = _Build(config, context, loss, sampler, scorer, rows, sieve, loggers, stack)
         trainer = build.trainer(interruption, checkpoint, begin)
         try:
             metrics = trainer.run()
-        except (StoppedEarly, UserCodeError) as stop:
-            if has_checkpoints(run_dir):
-                stop.args = (f"{stop} Go on with: {resume_command(config, run_dir)}",)
+        except (StoppedEarly, UserCodeError, DataError, Unavailable) as stop:
+            if not has_checkpoints(run_dir):
+                raise
+            words = f"{stop} Go on with: {resume_command(config, run_dir)}"
+            if isinstance(stop, Unavailable):  # the evaluation behind an update
+                raise StoppedEarly(words) from None
+            stop.args = (words,)
             raise
         except DivergedError as error:
             error.args = (f"{error} {_way_back(run_dir)}",)
@@ -106,18 +120,6 @@ def find_checkpoint(path: Path) -> Path:
     return found
 
 
-def _load_rows(config: TrainConfig) -> Dataset:
-    source = component(config.data, "data")
-    with blamed("data", config.data["_target_"]):
-        rows = source.load(config.seed)
-    if not isinstance(rows, Dataset):
-        raise ConfigError(
-            f"`data._target_`: {config.data['_target_']}.load returned a {type(rows).__name__}; a "
-            "pggrpo_cli.types.Dataset with train and evaluation rows is needed."
-        )
-    return rows
-
-
 def _closing_words(trainer: Trainer, run_dir: Path) -> str:
     best = trainer.progress.best
     words = f"saved in {shown(run_dir)}"
@@ -137,6 +139,7 @@ class _Build:
     sampler: Any
     scorer: Scorer
     rows: Dataset
+    sieve: Sieve
     loggers: Loggers
     stack: ExitStack
 
@@ -145,10 +148,9 @@ class _Build:
     ) -> Trainer:
         config = self.config
         checkpoint = None if resume_from is None else load_checkpoint(resume_from)
-        loaded = self._load_model()
-        policy = self._policy(loaded)
+        policy, source = load_policy(config, self.context.device)
         new_tokens = config.sampler.get("max_new_tokens") or 0
-        rendered = self._render(policy, self.rows.train, new_tokens, "sampler.max_new_tokens")
+        rendered = render(config, policy, self.rows.train, new_tokens, "sampler.max_new_tokens")
         evaluation = self._evaluation(policy)
         origin = {
             "data": prompts_digest(rendered.prompts),
@@ -159,10 +161,12 @@ class _Build:
         reference = self._reference(policy, origin)
         if checkpoint is not None:
             refuse_other_origin(checkpoint.progress.get("origin", {}), origin, config.resume.allow_changed)
+        order = component(config.order, "order")
+        order = order.begin(rendered.prompts, self.rows.weights, config.seed, identity=origin["data"])
         sampler = self.stack.enter_context(self.sampler.open(self.context))
         updater = self._updater(policy, reference)
         recorder = self.stack.enter_context(Recorder(self.context.run_dir))
-        parts = {"updater": updater, "recorder": recorder, "reference": reference, "sampler": sampler}
+        parts = {"updater": updater, "recorder": recorder, "reference": reference, "sampler": sampler, "order": order}
         parts["evaluation"] = None if evaluation is None else evaluation.sampler
         saver = self._saver(policy, updater, parts)
         saver.foresee()
@@ -174,6 +178,7 @@ class _Build:
         trainer = Trainer(
             policy=policy,
             prompts=rendered.prompts,
+            order=order,
             sampler=sampler,
             scorer=self.scorer,
             advantage=component(config.advantage, "advantage"),
@@ -192,25 +197,8 @@ class _Build:
             progress=progress,
             saved_step=progress.step if own else None,
         )
-        self._introduce(trainer, rendered, loaded.source, begin)
+        self._introduce(trainer, rendered, source, begin)
         return trainer
-
-    def _load_model(self) -> LoadedModel:
-        loaded: LoadedModel = component(self.config.model, "model").load()
-        set_chat_template(loaded.tokenizer, self.config.model["chat_template"])
-        return loaded
-
-    def _policy(self, loaded: LoadedModel) -> Policy:
-        settings = ModelSettings(**{name: self.config.model[name] for name in MAPPING_KEYS["model"]})
-        module = loaded.module.to(
-            self.context.device, {"float32": torch.float32, "bfloat16": torch.bfloat16}[settings.weight_dtype]
-        )
-        return Policy(
-            module,
-            loaded.tokenizer,
-            resolve_compute_dtype(settings.compute_dtype, self.context.device),
-            gradient_checkpointing=settings.gradient_checkpointing,
-        )
 
     def _reference(self, policy: Policy, origin: dict[str, str]) -> Reference | None:
         """Before the checkpoint's weights are put into the policy: π_orig is the model before training. Another model's
@@ -223,9 +211,7 @@ class _Build:
         if options.path is None:
             original = frozen_copy(policy, dtype, device)
         else:
-            path = Path(options.path).expanduser()
-            key = "reference.path"
-            other = load_folder(path, key) if path.exists() else load_hub(options.path, None, key)
+            other = load_model(options.path, None, "reference.path")
             if other.module.config.vocab_size != policy.module.config.vocab_size:
                 raise ConfigError(
                     f"`reference.path`: {options.path} has a vocabulary of {other.module.config.vocab_size}, the model "
@@ -235,17 +221,6 @@ class _Build:
             original = frozen(Policy(other.module.to(device), policy.tokenizer, dtype))
         weights = origin.get("reference", origin["model"])
         return Reference(original, identity=f"weights {weights} in {dtype}, data {origin['data']}")
-
-    def _render(self, policy: Policy, rows: Any, new_tokens: int, key: str) -> RenderedPrompts:
-        """`new_tokens`, from the key `key`, are kept free behind the prompts."""
-        prompt_format = PromptFormat(**{name: self.config.data[name] for name in MAPPING_KEYS["data"]})
-        room = policy.context_length - new_tokens
-        if room < 1:
-            raise ConfigError(
-                f"`{key}`: {new_tokens} leaves no room for a prompt: the model's context is {policy.context_length} "
-                "tokens. Lower it."
-            )
-        return render_rows(rows, policy.tokenizer, prompt_format, room, policy.end_token_ids)
 
     def _updater(self, policy: Policy, reference: Reference | None) -> Updater:
         trainer = self.config.trainer
@@ -263,7 +238,6 @@ class _Build:
             importance_cap=trainer.importance_cap,
             max_bad_updates=trainer.max_bad_updates,
             max_new_tokens=self.config.sampler.get("max_new_tokens"),
-            from_data_set="max_new_tokens" not in self.config.sampler,
         )
         return Updater(policy, optimizer, scheduler, self.loss, reference, settings)
 
@@ -286,18 +260,10 @@ class _Build:
         options = self.config.evaluation
         if options.every is None or not self.rows.evaluation:
             return None
-        known = {field.name for field in fields(self.sampler)}
-        changes: dict[str, Any] = {"group_size": 1, "temperature": options.temperature}
-        if options.max_new_tokens is not None:
-            changes["max_new_tokens"] = options.max_new_tokens
-        if "max_new_tokens" in known:
-            sampler = replace(self.sampler, **changes)
-        else:  # nothing can be sampled offline: the held-out prompts are
-            sampler = Native(top_p=1.0, top_k=0, min_p=0.0, stop=[], max_rows=256, **changes)
+        sampler = held_out_sampler(self.sampler, 1, options.temperature, options.max_new_tokens)
         key = "sampler" if options.max_new_tokens is None else "evaluation"
-        rendered = self._render(
-            policy, self.rows.evaluation[: options.num_prompts], sampler.max_new_tokens, f"{key}.max_new_tokens"
-        )
+        held_out = list(self.rows.evaluation[: options.num_prompts])
+        rendered = render(self.config, policy, held_out, sampler.max_new_tokens, f"{key}.max_new_tokens")
         return Evaluation(
             prompts=rendered.prompts,
             sampler=self.stack.enter_context(sampler.open(self.context)),
@@ -319,10 +285,10 @@ class _Build:
         lines = [f"model: {source}, {size} parameters, {precision} on {policy.device}"]
         if not policy.packable:
             lines.append(f"slower: this model goes sequence by sequence ({policy.packable_reason})")
-        if rendered.dropped or rendered.truncated:
-            lines.append(f"data: {rendered.dropped} overlong prompts dropped, {rendered.truncated} truncated")
-        lengths = [len(prompt.token_ids) for prompt in rendered.prompts]
-        lines += describe(config, policy, trainer.loss, len(lengths), sum(lengths) / len(lengths))
+        lines += about_data(self.sieve, rendered)
+        lengths = [len(prompt.token_ids) for prompt in rendered.sample]
+        lines += describe(config, policy, trainer.loss, len(rendered.prompts), sum(lengths) / len(lengths))
+        lines += [*describe_parts(config, self.rows, rendered.prompts), *self.rows.notes]
         lines += [*unused_labels(self.rows, config), *self.scorer.notes]
         if trainer.progress.step:
             lines.append(f"resumed after step {trainer.progress.step}")

@@ -6,6 +6,7 @@ every total is counted over the whole minibatch, once, here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -51,7 +52,9 @@ class MicroBatch:
     pairs: torch.Tensor
     """int64 [P, 2]"""
     sampler_logprobs: torch.Tensor | None
-    """float32 [T]: None if a completion was not sampled by a policy."""
+    """float32 [T]: NaN for the tokens of completions that no policy sampled; None if none was sampled."""
+    chosen: torch.Tensor
+    """bool [B]: see Rollout.chosen."""
 
     @property
     def rows(self) -> list[TrainRow]:
@@ -66,6 +69,7 @@ class Minibatch:
     num_sequences: int
     num_tokens: int
     num_pairs: int
+    num_chosen: int
     longest: int
     """Tokens of its longest completion, computed or not."""
 
@@ -94,7 +98,7 @@ def split_into_minibatches(
 def resplit(minibatch: Minibatch, micro_batch_tokens: int) -> Minibatch:
     """The same rows and totals in micro-batches of another size."""
     pieces = [group for micro in minibatch.micro_batches for group in micro.groups]
-    return replace(minibatch, micro_batches=_micro_batches(pieces, micro_batch_tokens))
+    return replace(minibatch, micro_batches=micro_batches(pieces, micro_batch_tokens))
 
 
 def largest_cost(minibatch: Minibatch) -> int:
@@ -104,10 +108,11 @@ def largest_cost(minibatch: Minibatch) -> int:
 
 def _minibatch(groups: Sequence[TrainGroup], micro_batch_tokens: int, skip_zero_advantages: bool) -> Minibatch:
     return Minibatch(
-        micro_batches=_micro_batches(_with_gradient(groups) if skip_zero_advantages else groups, micro_batch_tokens),
+        micro_batches=micro_batches(_with_gradient(groups) if skip_zero_advantages else groups, micro_batch_tokens),
         num_sequences=sum(group.num_sequences for group in groups),
         num_tokens=sum(row.rollout.completion_ids.shape[0] for group in groups for row in group.rows),
         num_pairs=sum(len(group.pairs) for group in groups),
+        num_chosen=sum(row.rollout.chosen for group in groups for row in group.rows),
         longest=max(row.rollout.completion_ids.shape[0] for group in groups for row in group.rows),
     )
 
@@ -122,21 +127,22 @@ def _with_gradient(groups: Sequence[TrainGroup]) -> list[TrainGroup]:
     return [min(single, key=_cost)]
 
 
-def _micro_batches(groups: Sequence[TrainGroup], micro_batch_tokens: int) -> tuple[MicroBatch, ...]:
-    micro_batches: list[MicroBatch] = []
+def micro_batches(groups: Sequence[TrainGroup], micro_batch_tokens: int) -> tuple[MicroBatch, ...]:
+    """The rows of `groups` in their order, so many tokens at a time."""
+    made: list[MicroBatch] = []
     held: list[TrainGroup] = []
     tokens = 0
     for group in groups:
         for piece in _pieces(group, micro_batch_tokens):
             cost = _cost(piece)
             if held and tokens + cost > micro_batch_tokens:
-                micro_batches.append(_micro_batch(held))
+                made.append(_micro_batch(held))
                 held, tokens = [], 0
             held.append(piece)
             tokens += cost
     if held:
-        micro_batches.append(_micro_batch(held))
-    return tuple(micro_batches)
+        made.append(_micro_batch(held))
+    return tuple(made)
 
 
 def _cost(group: TrainGroup) -> int:
@@ -187,7 +193,6 @@ def _micro_batch(groups: Sequence[TrainGroup]) -> MicroBatch:
     for group in groups:
         pairs += [(a + offset, b + offset) for a, b in group.pairs]
         offset += len(group.rows)
-    sampled = [row.rollout.logprobs for row in rows if row.rollout.logprobs is not None]
     return MicroBatch(
         packed=pack(
             [group.prompt_ids for group in groups],
@@ -197,5 +202,17 @@ def _micro_batch(groups: Sequence[TrainGroup]) -> MicroBatch:
         advantages=torch.tensor([row.advantage for row in rows], dtype=torch.float32),
         lengths=torch.tensor([row.rollout.completion_ids.shape[0] for row in rows], dtype=torch.long),
         pairs=torch.tensor(pairs, dtype=torch.long).reshape(-1, 2),
-        sampler_logprobs=torch.cat(sampled) if len(sampled) == len(rows) else None,
+        sampler_logprobs=_sampler_logprobs([row.rollout for row in rows]),
+        chosen=torch.tensor([row.rollout.chosen for row in rows], dtype=torch.bool),
+    )
+
+
+def _sampler_logprobs(rollouts: Sequence[Rollout]) -> torch.Tensor | None:
+    if all(rollout.logprobs is None for rollout in rollouts):
+        return None
+    return torch.cat(
+        [
+            torch.full(rollout.completion_ids.shape, math.nan) if rollout.logprobs is None else rollout.logprobs
+            for rollout in rollouts
+        ]
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
@@ -13,15 +13,21 @@ from omegaconf import DictConfig, OmegaConf
 
 from pggrpo_cli import config as schema
 from pggrpo_cli.class_source import NoSuchTarget, Parameters, is_ours, read_parameters
-from pggrpo_cli.config import MAPPING_KEYS, NAMED_GROUPS, NODE_SETTINGS, SINGLE_GROUPS, TrainConfig
+from pggrpo_cli.config import NAMED_GROUPS, NODE_SETTINGS, SINGLE_GROUPS, TrainConfig, node_keys
 from pggrpo_cli.errors import ConfigError
+from pggrpo_cli.filters import filter_problems
 from pggrpo_cli.foreign_targets import foreign_problems
+from pggrpo_cli.mixture_problems import mixture_problems, sampler_problems
 from pggrpo_cli.secrets_in_values import secret_problems
+from pggrpo_cli.server_keys import server_problems
 from pggrpo_cli.suggestions import did_you_mean
 
 SPECIAL_KEYS = frozenset({"_target_", "_partial_", "_convert_", "_recursive_", "_args_"})
 RUNS_A_FILE = ("pggrpo_cli.reward.python.Python",)
 """Classes of ours that run a Python file which their keys name."""
+
+KEEPS = "pggrpo_cli.filters.Sieve"
+"""What runs the file that `keep` of a data node names."""
 
 OPTIMIZER_KEYS = "pggrpo_cli.config.OptimizerSettings"
 """Which class describes keys that mean the same in every optimizer; the optimizers themselves are torch's."""
@@ -40,6 +46,11 @@ class Node:
     settings: Mapping[str, Any]
     group: str
     partial: bool
+
+    @property
+    def key(self) -> str:
+        """What names its code."""
+        return f"{self.path}.path" if self.target == KEEPS else f"{self.path}._target_"
 
     @property
     def is_component(self) -> bool:
@@ -63,19 +74,23 @@ def check_values(values: Mapping[str, Any]) -> None:
     """`check` of what config.plain gives."""
     problems = [
         *secret_problems(values),
+        *server_problems(values),
         *_section_problems(values),
         *_group_problems(values),
         *_reward_problems(values),
+        *mixture_problems(values),
+        *sampler_problems(values),
     ]
     problems += _rules(values)
+    problems += filter_problems(values.get("data"))
     problems += [problem for node in nodes(values) for problem in _node_problems(node)]
     if problems:
         raise ConfigError("\n".join(dict.fromkeys(problems)))
 
 
-def check_foreign_targets(config: TrainConfig) -> None:
+def check_foreign_targets(config: TrainConfig, groups: Collection[str] = (*SINGLE_GROUPS, *NAMED_GROUPS)) -> None:
     """Targets that are not ours (torch.optim.AdamW, a user's class) against their signatures. Imports them."""
-    found = [node for node in nodes(schema.as_dict(config)) if not is_ours(node.target)]
+    found = [node for node in nodes(schema.as_dict(config)) if node.group in groups and not is_ours(node.target)]
     problems = [
         problem
         for node in found
@@ -87,7 +102,13 @@ def check_foreign_targets(config: TrainConfig) -> None:
 
 def foreign_nodes(values: Mapping[str, Any]) -> list[Node]:
     """Nodes that run code which is neither ours nor named by our own conf/: a user's class, a user's file."""
-    return [node for node in nodes(values) if node.target not in _targets_of_conf() or node.target in RUNS_A_FILE]
+    found = [node for node in nodes(values) if node.target not in _targets_of_conf() or node.target in RUNS_A_FILE]
+    for node in nodes(values):
+        keep = node.settings.get("keep") or {}
+        if node.group == "data" and keep.get("path") is not None:
+            path = f"{node.path}.keep"
+            found.append(Node(path=path, target=KEEPS, arguments=keep, settings={}, group="data", partial=False))
+    return found
 
 
 @lru_cache(maxsize=1)
@@ -111,7 +132,7 @@ def _nodes_within(path: str, value: Any, group: str) -> Iterator[Node]:
     if not isinstance(value, Mapping):
         return
     if isinstance(value.get("_target_"), str) and value["_target_"] != "???":
-        own = MAPPING_KEYS.get(group, frozenset()) if path.count(".") == (group in NAMED_GROUPS) else frozenset()
+        own = node_keys(path)
         yield Node(
             path=path,
             target=value["_target_"],
@@ -239,9 +260,11 @@ def _without_target(path: str, value: Any, group: str) -> Iterator[str]:
 
 def _node_problems(node: Node) -> Iterator[str]:
     group_examples = _file_values("train").get(node.group, {})
-    if node.is_component and node.group in NODE_SETTINGS:
+    also = sorted(node_keys(node.path))
+    if also:
         described = read_parameters(NODE_SETTINGS[node.group])
-        rest_elsewhere = node.group == "reward"  # scoring.each holds what a reward does not say
+        # What a reward does not say stands in scoring.each, what a source of a mixture does not say in `data`.
+        rest_elsewhere = node.group == "reward" or not node.is_component
         yield from _key_problems(node.path, node.settings, described, group_examples, partial=rest_elsewhere)
     if not is_ours(node.target):
         top = node.target.partition(".")[0]
@@ -264,7 +287,6 @@ def _node_problems(node: Node) -> Iterator[str]:
     if node.group in NAMED_GROUPS:
         examples = examples.get(node.path.rpartition(".")[2]) or next(iter(examples.values()), {})
     owner = node.target.rpartition(".")[2]
-    also = sorted(MAPPING_KEYS.get(node.group, ())) if node.is_component else []
     yield from _key_problems(node.path, node.arguments, parameters, examples, owner, node.partial, also)
 
 

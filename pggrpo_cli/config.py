@@ -23,14 +23,14 @@ from pggrpo_cli.ranges import Range
 if TYPE_CHECKING:
     from pggrpo_cli.types import Sample
 
-SINGLE_GROUPS = ("model", "data", "sampler", "advantage", "pairing", "loss", "optimizer", "scheduler")
+SINGLE_GROUPS = ("model", "data", "order", "sampler", "advantage", "pairing", "loss", "optimizer", "scheduler")
 NAMED_GROUPS = ("reward", "logger")
 """Groups whose node is a mapping from names to `_target_` nodes."""
 
 NODE_SETTINGS = {
     "reward": "pggrpo_cli.config.RewardSettings",
     "model": "pggrpo_cli.policy.ModelSettings",
-    "data": "pggrpo_cli.prompts.PromptFormat",
+    "data": "pggrpo_cli.filters.DataKeys",
 }
 """Which class describes the keys of MAPPING_KEYS."""
 
@@ -39,9 +39,22 @@ MAPPING_KEYS: dict[str, frozenset[str]] = {
         {"weight", "scale", "clip", "gate", "applies_to", "isolated", "batch_size", "timeout_s", "on_error"}
     ),
     "model": frozenset({"weight_dtype", "compute_dtype", "gradient_checkpointing", "chat_template"}),
-    "data": frozenset({"system_prompt", "prompt_suffix", "max_prompt_tokens", "overlong"}),
+    "data": frozenset(
+        {
+            *("system_prompt", "prompt_suffix", "max_prompt_tokens", "overlong"),
+            *("where", "keep", "deduplicate", "limit"),
+        }
+    ),
 }
 """Keys that belong to a group's node and not to the class that its `_target_` names."""
+
+
+def node_keys(path: str) -> frozenset[str]:
+    """MAPPING_KEYS of the node at `path`: of a component, and of each source of a mixture."""
+    group, *rest = path.split(".")
+    is_source = group == "data" and len(rest) == 2 and rest[0] == "sources"
+    is_component = len(rest) == (group in NAMED_GROUPS)
+    return MAPPING_KEYS.get(group, frozenset()) if is_component or is_source else frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +73,7 @@ class RewardSettings:
     isolated: bool
     """In a process of its own, which may hang or die; otherwise in the trainer."""
     batch_size: Annotated[int | None, Range(ge=1)]
-    """Completions a call; None: all of a step."""
+    """Completions of one prompt in a call; None: all of a step."""
     timeout_s: Annotated[float | None, Range(gt=0)]
     """Seconds for one call of an isolated reward."""
     on_error: Literal["raise", "skip"] | float
@@ -106,6 +119,7 @@ class TrainerSettings:
 class ScoringSettings:
     workers: Annotated[int | None, Range(ge=1)]
     max_error_share: Annotated[float, Range(ge=0, le=1)]
+    ahead: bool
     each: dict[str, Any]
     """RewardSettings: what holds for every reward that does not say otherwise."""
 
@@ -160,6 +174,7 @@ class TrainConfig:
     device: str
     model: dict[str, Any]
     data: dict[str, Any]
+    order: dict[str, Any]
     sampler: dict[str, Any]
     reward: dict[str, Any]
     advantage: dict[str, Any]
@@ -252,13 +267,41 @@ def plain(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def brought_up_to_date(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration that an earlier release wrote: keys of our sections that it did not know have their defaults."""
-    defaults = OmegaConf.to_container(OmegaConf.load(conf_dir() / "train.yaml"), resolve=False)
-    assert isinstance(defaults, dict)
+    """A configuration that an earlier release wrote: keys and groups that it did not know have their defaults, which must
+    mean what that release did."""
+    defaults = _file("train")
     sections = {name: values.get(name, {}) for name in SECTIONS}
-    return dict(values) | {
-        name: defaults[name] | dict(section) for name, section in sections.items() if isinstance(section, Mapping)
-    }
+    options = {group: option for one in defaults["defaults"] if isinstance(one, dict) for group, option in one.items()}
+    groups = {name: values.get(name, _file(f"{name}/{options[name]}")) for name in SINGLE_GROUPS}
+    return (
+        dict(values)
+        | {name: defaults[name] | dict(section) for name, section in sections.items() if isinstance(section, Mapping)}
+        | {
+            name: (defaults[name] if name in MAPPING_KEYS else {}) | _node_up_to_date(name, node)
+            for name, node in groups.items()
+            if isinstance(node, Mapping)
+        }
+    )
+
+
+def _node_up_to_date(group: str, node: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a class of ours, with the keys that conf/ has for it by now."""
+    module = str(node.get("_target_", "")).split(".")
+    if (
+        len(module) != 4
+        or module[:2] != ["pggrpo_cli", group]
+        or not (conf_dir() / group / f"{module[2]}.yaml").exists()
+    ):
+        return dict(node)
+    known = _file(f"{group}/{module[2]}")
+    known = known.get(group, known)  # a file with # @package _global_
+    return {key: value for key, value in known.items() if key not in node and key != "defaults"} | dict(node)
+
+
+def _file(name: str) -> dict[str, Any]:
+    values = OmegaConf.to_container(OmegaConf.load(conf_dir() / f"{name}.yaml"), resolve=False)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
 
 
 def typed(cfg: DictConfig | Mapping[str, Any]) -> TrainConfig:

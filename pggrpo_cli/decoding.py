@@ -18,6 +18,7 @@ from pggrpo_cli.key_values import KeyValueStore
 from pggrpo_cli.packed_attention import PackedPlan
 from pggrpo_cli.packing import pack
 from pggrpo_cli.policy import Policy
+from pggrpo_cli.protocols import Finished
 from pggrpo_cli.selection import Selection
 from pggrpo_cli.stopping import StopRule
 from pggrpo_cli.types import DrawKey, FinishReason, Prompt, Rollout, RolloutGroup
@@ -52,26 +53,33 @@ def decode_groups(
     stop_rule: StopRule,
     draws: DrawKey,
     max_rows: int,
+    finished: Finished | None = None,
 ) -> list[RolloutGroup]:
-    """Samples `group_size` completions for each prompt, at most `max_rows` (but a whole group) at a time."""
+    """Samples `group_size` completions for each prompt, at most `max_rows` (but a whole group) at a time. `finished` is
+    told of each group when its last completion ends."""
     rows = [
         [_Row(prompt=index, key=row_key(draws, index, sample)) for sample in range(group_size)]
         for index in range(len(prompts))
     ]
+    groups: dict[int, RolloutGroup] = {}
+    unfinished = [group_size] * len(prompts)
     with policy.sampling():
         batch = _Batch(policy, prompts, group_size, max(max_rows, group_size), stop_rule)
         waiting = deque(rows)
         while waiting or batch.live:
             batch.admit(waiting)
-            batch.choose(selection)
+            for row in batch.choose(selection):
+                unfinished[row.prompt] -= 1
+                if unfinished[row.prompt] == 0:
+                    rollouts = [_rollout(one, stop_rule) for one in rows[row.prompt]]
+                    groups[row.prompt] = RolloutGroup(prompt=prompts[row.prompt], rollouts=rollouts)
+                    if finished is not None:
+                        finished(row.prompt, groups[row.prompt])
             batch.feed()
-    return [
-        RolloutGroup(prompt=prompt, rollouts=[_finished(row, stop_rule) for row in members])
-        for prompt, members in zip(prompts, rows, strict=True)
-    ]
+    return [groups[index] for index in range(len(prompts))]
 
 
-def _finished(row: _Row, stop_rule: StopRule) -> Rollout:
+def _rollout(row: _Row, stop_rule: StopRule) -> Rollout:
     return Rollout(
         completion_ids=torch.tensor(row.token_ids, dtype=torch.long),
         logprobs=torch.tensor(row.logprobs, dtype=torch.float32),
@@ -115,16 +123,17 @@ class _Batch:
         if admitted:
             self._prefill(admitted)
 
-    def choose(self, selection: Selection) -> None:
-        """Draws every row's next token; rows that end with it leave."""
+    def choose(self, selection: Selection) -> list[_Row]:
+        """Draws every row's next token; rows that end with it leave, and are returned."""
         positions = torch.tensor([len(row.token_ids) for row in self.live], device=self._policy.device)
         tokens, logprobs = selection.choose(self._logits, position_keys(self._keys, positions))
         for row, token, logprob in zip(self.live, tokens.tolist(), logprobs.tolist(), strict=True):
             row.token_ids.append(token)
             row.logprobs.append(logprob)
-        kept = self._drop_finished()
-        if len(kept) < len(tokens):
+        kept, ended = self._drop_finished()
+        if ended:
             self._keys = self._keys[torch.tensor(kept, dtype=torch.long, device=self._policy.device)]
+        return ended
 
     def feed(self) -> None:
         """The newest token of every row through the model → the logits of the next."""
@@ -170,15 +179,16 @@ class _Batch:
         self._keys = torch.cat([self._keys, keys])
         self._seating = None
 
-    def _drop_finished(self) -> list[int]:
-        """Removes rows that have ended, the last one filling each gap; the old places of those kept."""
-        places = list(range(len(self.live)))
+    def _drop_finished(self) -> tuple[list[int], list[_Row]]:
+        """Removes rows that have ended, the last one filling each gap: (old places of those kept, those that ended)."""
+        places, ended = list(range(len(self.live))), []
         for place in reversed(range(len(self.live))):
             row = self.live[place]
             reason = self._stop_rule.reason(row.token_ids)
             if reason is None:
                 continue
             row.finish_reason = reason
+            ended.append(row)
             last = self.live[-1]
             if last is not row:
                 self._store.move_row(len(self.live) - 1, place, last.held)
@@ -188,7 +198,7 @@ class _Batch:
             self._seating = None
         if self._seating is None:
             self._drop_prompts()
-        return places
+        return places, ended
 
     def _drop_prompts(self) -> None:
         """Removes prompts without live rows, the last one filling each gap."""

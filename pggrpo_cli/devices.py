@@ -14,7 +14,10 @@ def resolve_device(name: str, key: str = "device") -> torch.device:
     """auto: the first CUDA device, else the CPU. `key` is what the name was given for."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"`{key}`: {name!r} is no device; allowed are auto, cpu, cuda, cuda:<number>.") from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(
             f"`{key}`: {name!r} is not there: torch sees {torch.cuda.device_count()} CUDA devices. Use {key}=auto."

@@ -40,6 +40,13 @@ class UserCodeError(PggrpoError):
     exit_code = 2
 
 
+class Unavailable(PggrpoError):
+    """A server that a reward asks does not answer. Nothing is wrong with the run: once there is something to resume, it
+    is saved and stops with StoppedEarly."""
+
+    exit_code = 2
+
+
 class RewardTraceback(Exception):
     """The cause of a UserCodeError: the traceback of a reward, perhaps of another process, as text."""
 

@@ -1,4 +1,4 @@
-"""Statistics of rewards by group, with missing rewards (NaN) left out."""
+"""Statistics of rewards, or of one term of them, by group, with missing rewards (NaN) left out."""
 
 from __future__ import annotations
 
@@ -48,3 +48,12 @@ class GroupStatistics:
     def finish(self, advantages: torch.Tensor) -> torch.Tensor:
         """[B]: exactly 0 where the reward is missing or the group constant."""
         return torch.where(self.present & self.varies[self.group_index], advantages, 0.0)
+
+
+def standardised(values: torch.Tensor, group_index: torch.Tensor, epsilon: float) -> torch.Tensor:
+    """(value − mean) / (std + epsilon) within each group [B], std with ddof 1; exactly 0 where a value is missing or its
+    group constant."""
+    groups = GroupStatistics.of(values, group_index)
+    centred = values - groups.mean[group_index]
+    std = (groups.sum(centred.square()) / (groups.count - 1).clamp_min(1)).sqrt()
+    return groups.finish(centred / (std + epsilon)[group_index])

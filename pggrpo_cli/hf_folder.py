@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from pggrpo_cli.errors import CheckpointError, UsageError
-from pggrpo_cli.policy import end_token_ids
+from pggrpo_cli.model_outline import end_token_ids
 from pggrpo_cli.weights import refuse_unsafe
 from pggrpo_cli.whole_folder import flush, put_in_place, remove
 
@@ -57,6 +57,7 @@ def export_folder(checkpoint: Path, out: Path, dtype: str | None, card: Callable
         tensors = _compare_tensors(checkpoint, temporary, wanted)
         _compare(expected, _answer(temporary, wanted, "the exported folder"))
         for path in temporary.rglob("*"):
+            path.chmod((temporary / CARD).stat().st_mode)  # safetensors lets nobody else read its files
             flush(path)
         flush(temporary)
         sizes = [path.stat().st_size for path in temporary.rglob("*") if path.is_file()]
@@ -93,7 +94,7 @@ class _Answer:
 def _write_model(checkpoint: Path, folder: Path, dtype: torch.dtype) -> _Answer:
     module, tokenizer = _load(checkpoint, dtype, "the checkpoint")
     generation = module.generation_config
-    ends = end_token_ids(module, tokenizer)
+    ends = end_token_ids(module.generation_config, tokenizer)
     if ends:  # what ended a completion in training ends one here
         generation.eos_token_id = ends[0] if len(ends) == 1 else list(ends)
     if generation.pad_token_id is None:
@@ -101,6 +102,8 @@ def _write_model(checkpoint: Path, folder: Path, dtype: torch.dtype) -> _Answer:
             tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(ends, default=None)
         )
     answer = _ask(module, tokenizer)
+    for name in ("local_files_only", "is_local"):  # how it was loaded here is nobody else's business
+        tokenizer.init_kwargs.pop(name, None)
     module.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return answer

@@ -64,6 +64,12 @@ def _composition(error: Exception, overrides: list[str], groups: Callable[[], li
     if found or deleted:
         key = deleted[1] if deleted else (found["key"] or found["deleted"]) if found else ""
         return no_such_key(key, known_keys(_compose_without(key, overrides, compose)), groups())
+    within = re.match(r"In 'data/(\w+)': Could not override '\w+@(data\.sources\.[^.']+)", text)
+    if within:
+        return (
+            f"`{within[2]}`: data={within[1]} is a whole set-up, with its sampler and reward, and no source. Within a "
+            f"mixture use +data@{within[2]}=jsonl, which reads preference pairs too, with sampler=mixed."
+        )
     merging = re.match(MERGING, text)
     if merging and isinstance(error.__cause__, OmegaConfBaseException):
         return _bad_value(merging["override"], error.__cause__)

@@ -31,7 +31,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from pggrpo_cli import __version__
 from pggrpo_cli.commented_config import commented_config, help_page
-from pggrpo_cli.config import MAPPING_KEYS, NAMED_GROUPS, SECTIONS, SINGLE_GROUPS, conf_dir, register
+from pggrpo_cli.config import NAMED_GROUPS, SECTIONS, SINGLE_GROUPS, conf_dir, node_keys, register
 from pggrpo_cli.errors import ConfigError, UsageError
 from pggrpo_cli.hydra_errors import hydra_errors
 from pggrpo_cli.suggestions import did_you_mean
@@ -99,10 +99,14 @@ def shown(command: str, overrides: list[str], config_dir: str | None = None) -> 
 
 
 def _settable(word: str) -> str:
-    """`reward.mine.timeout_s=5`: the keys of every reward can be given without Hydra's ++, though no file names them."""
+    """Keys that hold without being in a file can be given without Hydra's ++: those of every reward
+    (`reward.mine.timeout_s=5`), of every source of a mixture (`data.sources.mine.prompt_suffix=…`), its weights, and
+    columns (`data.where.level=3`)."""
     parts = word.partition("=")[0].split(".")
-    every = MAPPING_KEYS["reward"]
-    return f"++{word}" if len(parts) == 3 and parts[0] == "reward" and parts[2] in every else word
+    of_node = len(parts) > 2 and parts[0] in ("reward", "data") and parts[-1] in node_keys(".".join(parts[:-1]))
+    is_weight = len(parts) == 3 and parts[:2] == ["data", "weights"]
+    below_a_key = parts[0] == "data" and bool({"where", "columns", "keep"} & set(parts[1:-1]))
+    return f"++{word}" if of_node or is_weight or below_a_key else word
 
 
 def _parse(command: str, arguments: list[str]) -> argparse.Namespace:

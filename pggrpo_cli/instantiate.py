@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from pggrpo_cli.class_source import is_ours
-from pggrpo_cli.config import MAPPING_KEYS
+from pggrpo_cli.config import node_keys
 from pggrpo_cli.errors import ConfigError, PggrpoError, UserCodeError
 
 LIBRARIES = ("torch", "transformers")
@@ -18,7 +18,7 @@ def component(node: Mapping[str, Any], key: str) -> Any:
     """Instantiates a `_target_` node, without the keys that belong to the node and not to the class."""
     from hydra.utils import instantiate
 
-    own = MAPPING_KEYS.get(key.partition(".")[0], frozenset())
+    own = node_keys(key)
     arguments = {name: value for name, value in node.items() if name not in own}
     with blamed(key, str(node["_target_"])):
         return instantiate(arguments | {"_convert_": "all"})

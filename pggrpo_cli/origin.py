@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from pggrpo_cli.errors import ConfigError
+from pggrpo_cli.lazy_prompts import LazyPrompts
 from pggrpo_cli.types import Prompt
 
 SAMPLED = 1 << 16
@@ -54,8 +55,12 @@ _PARTS = {
 
 
 def prompts_digest(prompts: Sequence[Prompt]) -> str:
-    """Of tokens, the data set's own completions and the columns that rewards read."""
+    """Of tokens, the data set's own completions and the columns that rewards read. Of prompts that are rendered when their
+    turn comes: of all that the data set's file holds, and of the tokens of a sample, which show the tokenizer's part."""
     digest = hashlib.blake2b(digest_size=8)
+    if isinstance(prompts, LazyPrompts):
+        digest.update(prompts.rows.digest().encode())
+        prompts = [prompt for prompt in prompts.sample() if prompt is not None]
     for prompt in prompts:
         columns = json.dumps(prompt.row.columns, sort_keys=True, default=lambda value: type(value).__name__)
         digest.update(f"{prompt.token_ids}{prompt.completion_ids}{columns}\n".encode("utf-8", "surrogatepass"))

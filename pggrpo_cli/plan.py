@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from pggrpo_cli.config import TrainConfig
+from pggrpo_cli.filters import Sieve
+from pggrpo_cli.lazy_prompts import LazyPrompts
+from pggrpo_cli.parts import some_of_each_part
 from pggrpo_cli.policy import Policy
+from pggrpo_cli.prompts import RenderedPrompts
 from pggrpo_cli.protocols import Loss
-from pggrpo_cli.types import Dataset
+from pggrpo_cli.types import Dataset, Prompt
 
 PAPER_ADVANTAGE = {
     "PgGrpo": "group_mean",
@@ -44,6 +49,19 @@ def describe(config: TrainConfig, policy: Policy, loss: Loss, num_prompts: int, 
     return lines + _about_beta(config, loss) + _about_pairing(config, loss)
 
 
+def about_data(sieve: Sieve, rendered: RenderedPrompts) -> list[str]:
+    """What the filters left out, and what is too long."""
+    lines = [f"data: {words}"] if (words := sieve.words()) else []
+    if isinstance(rendered.prompts, LazyPrompts):
+        looked_at = len(rendered.sample) + rendered.dropped
+        fate = f"{rendered.dropped} are overlong; in such a row's place comes the next that fits"
+        words = fate if rendered.dropped else f"{rendered.truncated} are truncated"
+        lines.append(f"data: rows are read when their turn comes; of {looked_at} looked at {words}")
+    elif rendered.dropped or rendered.truncated:
+        lines.append(f"data: {rendered.dropped} overlong prompts dropped, {rendered.truncated} truncated")
+    return lines
+
+
 def expected_gigabytes(config: TrainConfig, policy: Policy, loss: Loss, tokens_per_step: float) -> float:
     """Weights, gradients and two Adam moments; the casts of compute; the reference; activations of one micro-batch;
     keys and values of the rollout; one chunk of logits. An estimate, in 10⁹ bytes."""
@@ -65,13 +83,30 @@ def expected_gigabytes(config: TrainConfig, policy: Policy, loss: Loss, tokens_p
     return (total + 0.7e9) / 1e9
 
 
+def describe_parts(config: TrainConfig, rows: Dataset, prompts: Sequence[Prompt]) -> list[str]:
+    """What each source of a mixture has of the run, a line each."""
+    total = sum(rows.weights.values())
+    lines = []
+    for name, weight in rows.weights.items():
+        count = sum(prompt.row.part == name for prompt in prompts)
+        each_step = weight / total * config.trainer.prompts_per_step
+        epochs = each_step * config.trainer.max_steps / max(count, 1)
+        lines.append(f"source {name}: {each_step:.3g} of the prompts of a step, {count} in all ({epochs:.1f} epochs)")
+    return lines
+
+
 def unused_labels(rows: Dataset, config: TrainConfig) -> list[str]:
     """Notes on what the data set brings and this run does not use."""
-    completions = [completion for row in rows.train[:1] for completion in row.completions]
+    firsts = some_of_each_part(rows.train, 1)
+    completions = [completion for row in firsts for completion in row.completions]
+    mixed = "online" in config.sampler
     offline = "max_new_tokens" not in config.sampler
-    if completions and not offline:
+    if mixed and not completions:
+        return ["note: no row brings completions, so all are sampled; sampler=native says the same"]
+    if completions and not offline and not mixed:
         return [
-            "note: the data set's own completions are not used, new ones are sampled; sampler=offline trains on them"
+            "note: the data set's own completions are not used, new ones are sampled; sampler=offline trains on them, "
+            "sampler=mixed where some rows bring none"
         ]
     labelled = any(completion.preference is not None for completion in completions)
     if labelled and not any("preference" in str(node["_target_"]) for node in config.reward.values()):

@@ -11,6 +11,7 @@ import torch
 
 from pggrpo_cli.attention import ATTENTION_NAME, AttentionPlan
 from pggrpo_cli.logprobs import Head, token_logprobs
+from pggrpo_cli.model_outline import context_length, end_token_ids
 from pggrpo_cli.packed_attention import PackedPlan
 from pggrpo_cli.packing import Packed, pack
 from pggrpo_cli.prepared import prepared_linears
@@ -36,20 +37,6 @@ class LoadedModel:
     tokenizer: Any
     source: str
     """Where the weights came from, for people."""
-
-
-def end_token_ids(module: Any, tokenizer: Any) -> tuple[int, ...]:
-    """Of the generation configuration and of the tokenizer, ascending."""
-    configured = getattr(module.generation_config, "eos_token_id", None)
-    ids = {configured} if isinstance(configured, int) else set(configured or ())
-    if tokenizer.eos_token_id is not None:
-        ids.add(tokenizer.eos_token_id)
-    return tuple(sorted(ids))
-
-
-def context_length(module: Any) -> int:
-    """Tokens; a model that says nothing has no limit worth mentioning."""
-    return int(getattr(module.config.get_text_config(), "max_position_embeddings", 0) or 1 << 30)
 
 
 def resolve_compute_dtype(name: str, device: torch.device) -> torch.dtype:
@@ -106,12 +93,11 @@ class Policy:
 
     @property
     def end_token_ids(self) -> tuple[int, ...]:
-        """Every id that ends a completion, ascending."""
-        return end_token_ids(self.module, self.tokenizer)
+        return end_token_ids(self.module.generation_config, self.tokenizer)
 
     @property
     def context_length(self) -> int:
-        return context_length(self.module)
+        return context_length(self.module.config)
 
     @property
     def autocasts(self) -> bool:

@@ -12,7 +12,7 @@ _TOKENS = re.compile(r"\b(?:hf_|sk-|gh[pousr]_|github_pat_|xox[abprs]-|AKIA|glpa
 """Access tokens by the beginnings that their makers gave them."""
 _LOGIN = re.compile(r"(?<=://)[^/\s@'\"]+@")
 _PATH = re.compile(
-    r"(?<![^\s=,:\[({'\"])(?:file://)?(?:~[\w.-]*|\.\.|[A-Za-z]:(?=[\\/]))?(?:[\\/]+[^\\/\s,'\"\])}]+){2,}[\\/]*"
+    r"(?<![^\s=,:\[({'\"])(?!(?<=:)//)(?:file://)?(?:~[\w.-]*|\.\.|[A-Za-z]:(?=[\\/]))?(?:[\\/]+[^\\/\s,'\"\])}]+){2,}[\\/]*"
 )
 """Absolute paths, and those that begin with ~ or .., at the beginning of a word."""
 HIDDEN = "…"

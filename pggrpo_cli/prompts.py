@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Literal
 
 from pggrpo_cli.errors import ConfigError, DataError
@@ -21,30 +20,91 @@ class PromptFormat:
     max_prompt_tokens: Annotated[int | None, Range(ge=1)]
     overlong: Literal["drop", "truncate_left", "error"]
 
+    def of(self, row: Row) -> PromptFormat:
+        """With what the row's part of a mixture says itself."""
+        return replace(self, **row.format) if row.format else self
+
+
+def format_of(node: Mapping[str, Any]) -> PromptFormat:
+    """From the data node."""
+    return PromptFormat(**{field.name: node[field.name] for field in fields(PromptFormat)})
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RenderedPrompts:
-    """Prompts with how many rows were too long."""
+    """Prompts with how many rows were too long, of all or of those looked at."""
 
-    prompts: list[Prompt]
+    prompts: Sequence[Prompt]
     dropped: int
     truncated: int
+    sample: Sequence[Prompt]
+    """All of them; of prompts that are rendered when their turn comes, those looked at before."""
 
 
-def set_chat_template(tokenizer: Any, template: str | None) -> None:
-    """model.chat_template: Jinja text or a file that holds it; None leaves the tokenizer's own. Raises ConfigError."""
-    if template is None:
-        return
-    file = Path(template).expanduser()
-    is_file = len(template) < 4096 and "\n" not in template and "{" not in template
-    if is_file and not file.is_file():
-        raise ConfigError(f"`model.chat_template`: there is no file {template}, and it is no Jinja text.")
-    tokenizer.chat_template = file.read_text(encoding="utf-8") if is_file else template
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Renderer:
+    """How rows become prompts of one model."""
+
+    tokenizer: Any
+    prompt_format: PromptFormat
+    context_limit: int
+    """Tokens of the model's context that a prompt and its offline completions may take."""
+    end_token_ids: Sequence[int]
+
+    @property
+    def limit(self) -> int:
+        """Tokens of a prompt without completions."""
+        return self._limit(self.prompt_format)
+
+    def whole(self, row: Row, index: int) -> Prompt:
+        """With all its tokens, however many. Prompt.row carries the formatted prompt."""
+        formatted = apply_format(row, self.prompt_format)
+        text, ids, answers = tokenise(formatted, self.tokenizer, self.end_token_ids)
+        return Prompt(row=formatted, index=index, text=text, token_ids=tuple(ids), completion_ids=tuple(answers))
+
+    def room(self, prompt: Prompt) -> int:
+        """Tokens that the prompt may have beside the longest of its completions; may be negative."""
+        limit = self._limit(self.prompt_format.of(prompt.row))
+        return min(limit, self.context_limit - max((len(answer) for answer in prompt.completion_ids), default=0))
+
+    def fitted(self, row: Row, index: int) -> Prompt | None:
+        """Cut if it is too long, or None if it is to be dropped. Raises DataError if it may be neither."""
+        prompt = self.whole(row, index)
+        room, length = self.room(prompt), len(prompt.token_ids)
+        if length <= room:
+            return prompt
+        overlong = self.prompt_format.of(row).overlong
+        if overlong == "error" or (room < 1 and overlong != "drop"):
+            raise DataError(
+                f"{row.source}: the prompt has {length} tokens, {max(room, 0)} are left for it (context, "
+                "max_new_tokens, data.max_prompt_tokens). Allow fewer new tokens, or data.overlong=drop."
+            )
+        return None if overlong == "drop" else replace(prompt, token_ids=prompt.token_ids[-room:], truncated=True)
+
+    def _limit(self, prompt_format: PromptFormat) -> int:
+        return min(self.context_limit, prompt_format.max_prompt_tokens or self.context_limit)
+
+    def none_fits(self, count: int) -> DataError:
+        return DataError(
+            f"`data`: all {count} rows were dropped: their prompts are longer than {self.limit} tokens. "
+            "Raise data.max_prompt_tokens, lower sampler.max_new_tokens, or use data.overlong=truncate_left."
+        )
+
+
+def prompt_room(context_length: int, new_tokens: int, key: str) -> int:
+    """Tokens of the context that are left for a prompt. Raises ConfigError naming `key`, where new_tokens comes from."""
+    if new_tokens >= context_length:
+        raise ConfigError(
+            f"`{key}`: {new_tokens} leaves no room for a prompt: the model's context is {context_length} "
+            "tokens. Lower it."
+        )
+    return context_length - new_tokens
 
 
 def apply_format(row: Row, prompt_format: PromptFormat) -> Row:
     """The row with system prompt and suffix in its prompt: what rewards see, and what is rendered."""
     prompt = row.prompt
+    prompt_format = prompt_format.of(row)
     system, suffix = prompt_format.system_prompt, prompt_format.prompt_suffix
     if isinstance(prompt, str):
         return replace(row, prompt=(f"{system}\n\n" if system else "") + prompt + suffix)
@@ -66,57 +126,41 @@ def render_rows(
     context_limit: int,
     end_token_ids: Sequence[int],
 ) -> RenderedPrompts:
-    """Renders and tokenises. `context_limit`: tokens of the model's context that a prompt and its offline completions
-    may take. Prompt.row carries the formatted prompt. Raises DataError if nothing is left."""
-    limit = min(context_limit, prompt_format.max_prompt_tokens or context_limit)
-    prompts: list[Prompt] = []
-    dropped = truncated = 0
-    for index, row in enumerate(rows):
-        formatted = apply_format(row, prompt_format)
-        text = _prompt_text(formatted, tokenizer)
-        ids = _prompt_ids(formatted, text, tokenizer)
-        answers = _completion_ids(formatted, text, tokenizer, end_token_ids)
-        room = min(limit, context_limit - max((len(answer) for answer in answers), default=0))
-        if len(ids) > room:
-            if prompt_format.overlong == "error" or (room < 1 and prompt_format.overlong != "drop"):
-                raise DataError(
-                    f"{row.source}: the prompt has {len(ids)} tokens, {max(room, 0)} are left for it (context, "
-                    "max_new_tokens, data.max_prompt_tokens). Allow fewer new tokens, or data.overlong=drop."
-                )
-            if prompt_format.overlong == "drop":
-                dropped += 1
-                continue
-            ids = ids[-room:]
-            truncated += 1
-        prompts.append(
-            Prompt(row=formatted, index=index, text=text, token_ids=tuple(ids), completion_ids=tuple(answers))
-        )
+    """Renders and tokenises all of them; see Renderer. Raises DataError if nothing is left."""
+    renderer = Renderer(
+        tokenizer=tokenizer, prompt_format=prompt_format, context_limit=context_limit, end_token_ids=end_token_ids
+    )
+    fitted = [renderer.fitted(row, index) for index, row in enumerate(rows)]
+    prompts = [prompt for prompt in fitted if prompt is not None]
     if not prompts:
-        raise DataError(
-            f"`data`: all {len(rows)} rows were dropped: their prompts are longer than {limit} tokens. "
-            "Raise data.max_prompt_tokens, lower sampler.max_new_tokens, or use data.overlong=truncate_left."
-        )
-    return RenderedPrompts(prompts=prompts, dropped=dropped, truncated=truncated)
+        raise renderer.none_fits(len(rows))
+    truncated = sum(prompt.truncated for prompt in prompts)
+    return RenderedPrompts(prompts=prompts, dropped=len(rows) - len(prompts), truncated=truncated, sample=prompts)
 
 
-def _rendered(messages: list[Message], tokenizer: Any, source: str, *, generation: bool) -> str:
+def tokenise(
+    row: Row, tokenizer: Any, end_token_ids: Sequence[int], key: str = "model"
+) -> tuple[str, list[int], list[tuple[int, ...]]]:
+    """(the prompt rendered, its ids, the ids of row.completions, each with its end token). `key`: whose tokenizer it is."""
+    text = row.prompt
+    if not isinstance(text, str):
+        text = rendered(text, tokenizer, row.source, key, generation=True)
+    return text, _prompt_ids(row, text, tokenizer), _completion_ids(row, text, tokenizer, end_token_ids, key)
+
+
+def rendered(messages: Sequence[Message], tokenizer: Any, source: str, key: str, *, generation: bool) -> str:
+    """Messages as text. `generation`: open for the assistant's next turn. Raises DataError naming `source`."""
     if getattr(tokenizer, "chat_template", None) is None:
         raise DataError(
-            f"`model.chat_template`: the data is conversational ({source}) and the tokenizer has no chat template. "
+            f"`{key}.chat_template`: the data is conversational ({source}) and the tokenizer has no chat template. "
             "Give one (Jinja text or a file), or use plain prompts with data.as_chat=false."
         )
     try:
-        text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation)
+        text: str = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=generation)
     except Exception as error:
         # Templates raise what they like (jinja2's own errors, TypeErrors of odd contents): all mean this row.
         raise DataError(f"{source}: the chat template cannot render this row: {error}") from error
     return text
-
-
-def _prompt_text(row: Row, tokenizer: Any) -> str:
-    if isinstance(row.prompt, str):
-        return row.prompt
-    return _rendered(row.prompt, tokenizer, row.source, generation=True)
 
 
 def _prompt_ids(row: Row, text: str, tokenizer: Any) -> list[int]:
@@ -132,7 +176,9 @@ def _prompt_ids(row: Row, text: str, tokenizer: Any) -> list[int]:
     return ids
 
 
-def _completion_ids(row: Row, prompt_text: str, tokenizer: Any, end_token_ids: Sequence[int]) -> list[tuple[int, ...]]:
+def _completion_ids(
+    row: Row, prompt_text: str, tokenizer: Any, end_token_ids: Sequence[int], key: str
+) -> list[tuple[int, ...]]:
     """Token ids of the data set's own completions, each with its end token."""
     result: list[tuple[int, ...]] = []
     for completion in row.completions:
@@ -140,11 +186,12 @@ def _completion_ids(row: Row, prompt_text: str, tokenizer: Any, end_token_ids: S
             text = completion.content
         else:
             assert isinstance(row.prompt, list)
-            whole = _rendered([*row.prompt, *completion.content], tokenizer, row.source, generation=False)
+            messages = [*row.prompt, *completion.content]
+            whole = rendered(messages, tokenizer, row.source, key, generation=False)
             if not whole.startswith(prompt_text):
                 raise DataError(
                     f"{row.source}: rendered by the chat template, prompt and completion do not begin with the prompt; "
-                    "this template cannot be used for offline completions. Give another model.chat_template."
+                    f"this template cannot be used for completions that are given. Give another {key}.chat_template."
                 )
             text = whole[len(prompt_text) :]
         ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])

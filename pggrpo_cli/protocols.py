@@ -10,11 +10,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from contextlib import AbstractContextManager
 
     import torch
 
+    from pggrpo_cli.metrics import Metric
     from pggrpo_cli.policy import LoadedModel, Policy
     from pggrpo_cli.types import (
         Dataset,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         RolloutGroup,
         RunContext,
         Sample,
+        ScoredGroup,
         ScoreError,
         Scores,
         StateDict,
@@ -33,7 +35,8 @@ if TYPE_CHECKING:
 
 
 class Model(Protocol):
-    """Where weights and tokenizer come from."""
+    """Where weights and tokenizer come from. One that has `outline() -> ModelOutline` can tell tokenizer and context
+    without its weights, for `pggrpo data preview`."""
 
     def load(self) -> LoadedModel:
         """The module in float32 on the CPU, its tokenizer, and where they came from.
@@ -43,17 +46,9 @@ class Model(Protocol):
         ...
 
 
-@runtime_checkable
-class Outlined(Protocol):
-    """A model that can be looked at before its weights are read."""
-
-    def outline(self) -> LoadedModel:
-        """What load() gives, its module on the meta device."""
-        ...
-
-
 class Data(Protocol):
-    """Where rows come from."""
+    """Where rows come from. One whose `load(seed, sieve)` takes a filters.Sieve applies it before it holds rows out; the
+    rows to train on of another one are filtered afterwards."""
 
     def load(self, seed: int) -> Dataset:
         """All rows, split into train and evaluation as a pure function of `seed`.
@@ -74,11 +69,20 @@ class Sampler(Protocol):
     def open(self, context: RunContext) -> AbstractContextManager[OpenSampler]: ...
 
 
+class Finished(Protocol):
+    def __call__(self, ordinal: int, group: RolloutGroup) -> None:
+        """`ordinal`: the place of its prompt among those of the call."""
+        ...
+
+
 class OpenSampler(Protocol):
     """A sampler at work."""
 
-    def sample(self, policy: Policy, prompts: Sequence[Prompt], draws: DrawKey) -> list[RolloutGroup]:
-        """One group per prompt, in the order of the prompts."""
+    def sample(
+        self, policy: Policy, prompts: Sequence[Prompt], draws: DrawKey, finished: Finished | None = None
+    ) -> list[RolloutGroup]:
+        """One group per prompt, in the order of the prompts. `finished` may be told of a group once it is whole, so that
+        it is scored while others are still sampled; more than once of the same one if that had to be done again."""
         ...
 
 
@@ -94,10 +98,14 @@ class Reward(Protocol):
 class Advantage(Protocol):
     """Rewards to advantages, over the whole step. Stateless."""
 
-    def __call__(self, rewards: torch.Tensor, terms: torch.Tensor, group_index: torch.Tensor) -> torch.Tensor:
-        """rewards [B] (NaN = missing), terms [B, K] weighted (NaN = missing), group_index [B] → advantages [B].
+    def __call__(
+        self, rewards: torch.Tensor, terms: torch.Tensor, weights: torch.Tensor, group_index: torch.Tensor
+    ) -> torch.Tensor:
+        """rewards [B], terms [B, K], weights [K], group_index [B] → advantages [B]. NaN = missing.
 
-        A missing reward gives 0 and is left out of its group's statistics; a constant group gives exactly 0.
+        Terms are scaled, clipped and gated, but not weighted: an advantage that standardises each of them would undo a
+        weight within. rewards = Σ weight · term over the terms that are there. A missing reward gives 0 and is left out
+        of its group's statistics; a constant group gives exactly 0.
         """
         ...
 
@@ -111,7 +119,11 @@ class Pairing(Protocol):
 
 
 class Loss(Protocol):
-    """An objective. The loop asks it what it needs and never for its name."""
+    """An objective. The loop asks it what it needs and never for its name.
+
+    One that learns from the data set's chosen completions and demonstrations by their likelihood says so with
+    `needs_chosen = True`: they are then kept also where no reward applies. Without that attribute it does not.
+    """
 
     @property
     def needs_reference(self) -> bool: ...
@@ -140,6 +152,32 @@ class Logger(Protocol):
 class OpenLogger(Protocol):
     def log(self, step: int, metrics: dict[str, float | None]) -> None:
         """None stands for NaN or infinity."""
+        ...
+
+
+class Order(Protocol):
+    """Which rows train when."""
+
+    def begin(self, prompts: Sequence[Prompt], weights: Mapping[str, float], seed: int, identity: str) -> OpenOrder:
+        """An order of `prompts`. `weights`: of the parts of a mixture, by name; `identity` says which prompts they are.
+
+        Raises DataError if a part has no prompt.
+        """
+        ...
+
+
+class OpenOrder(Protocol):
+    """An order at work."""
+
+    def rows(self, wanted: int, consumed: int, taken: Sequence[int]) -> list[int]:
+        """Places of the next `wanted` prompts after `consumed`; `taken`: those that this step has already.
+
+        Asked again it says the same: a rollout may be abandoned and done again.
+        """
+        ...
+
+    def learn(self, groups: Sequence[ScoredGroup]) -> dict[str, Metric]:
+        """Told once of each step, when it is done: all that was scored in it. What it logs of itself."""
         ...
 
 

@@ -172,10 +172,13 @@ def _of_sample(columns: Mapping[str, Sequence[Any]], sample: int) -> dict[str, A
 
 def _line(record: dict[str, Any]) -> str:
     """One line of JSON that UTF-8 can hold: NaN and infinities are null, lone surrogates U+FFFD."""
-    return without_surrogates(json.dumps(_finite(record), ensure_ascii=False, allow_nan=False)) + "\n"
+    return without_surrogates(json.dumps(finite(record), ensure_ascii=False, allow_nan=False)) + "\n"
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """`value` with null for NaN and infinities, which JSON does not have."""
     if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
+        return {key: finite(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(one) for one in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -49,21 +49,24 @@ class Reference:
         self._temperature: float | None = None
         """Of what is cached."""
 
-    def logprobs(self, packed: Packed, temperature: float, keys: Sequence[CacheKey] | None) -> torch.Tensor:
-        """[T] for packed.targets. `keys`, one a completion, if the completions come with the data set."""
+    def logprobs(self, packed: Packed, temperature: float, keys: Sequence[CacheKey | None]) -> torch.Tensor:
+        """[T] for packed.targets. `keys`: one a completion that comes with the data set, None for a sampled one."""
         if temperature != self._temperature:
             self._cache, self._temperature = {}, temperature
-        if keys is not None and all(key in self._cache for key in keys):
-            return torch.cat([self._cache[key] for key in keys]).to(packed.targets.device)
+        if all(key in self._cache for key in keys):
+            return torch.cat([self._cache[key] for key in keys if key is not None]).to(packed.targets.device)
         with torch.no_grad():
             scores = self._policy.score(packed.to(self._policy.device), temperature, with_entropy=False)
         logprobs = scores.logprobs
-        if keys is not None:
+        if any(key is not None for key in keys):
             lengths = [completion.shape[0] for completion in packed.completion_ids]
-            for key, part in zip(keys, logprobs.cpu().split(lengths), strict=True):
-                # The first value stays: what was used once is used always.
-                self._cache.setdefault(key, part.clone())
-            logprobs = torch.cat([self._cache[key] for key in keys])
+            # The first value stays: what was used once is used always.
+            logprobs = torch.cat(
+                [
+                    part if key is None else self._cache.setdefault(key, part.clone())
+                    for key, part in zip(keys, logprobs.cpu().split(lengths), strict=True)
+                ]
+            )
         return logprobs.to(packed.targets.device)
 
     def state(self) -> StateDict:

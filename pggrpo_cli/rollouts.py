@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
 
 from pggrpo_cli.batching import TrainGroup, TrainRow
 from pggrpo_cli.metrics import Metric, maximum, mean, minimum, total
-from pggrpo_cli.protocols import Advantage, Loss, Pairing
-from pggrpo_cli.scoring.scorer import ScoredSamples, Scorer
-from pggrpo_cli.types import RolloutGroup, Sample, ScoredGroup
+from pggrpo_cli.protocols import Advantage, Finished, Loss, Pairing
+from pggrpo_cli.scoring.scorer import ScoredSamples, Scoring
+from pggrpo_cli.types import Rollout, RolloutGroup, Sample, ScoredGroup
 
 
 def samples_of(groups: Sequence[RolloutGroup], step: int) -> list[Sample]:
     """One sample a completion, group after group."""
+    return [sample for ordinal, group in enumerate(groups) for sample in _samples(ordinal, group, step)]
+
+
+def _samples(ordinal: int, group: RolloutGroup, step: int) -> list[Sample]:
     return [
         Sample(
             prompt=group.prompt.row.prompt,
@@ -26,28 +30,45 @@ def samples_of(groups: Sequence[RolloutGroup], step: int) -> list[Sample]:
             columns=group.prompt.row.columns,
             preference=rollout.preference,
             step=step,
-            group=index,
+            group=ordinal,
         )
-        for index, group in enumerate(groups)
         for rollout in group.rollouts
     ]
 
 
+def scored_meanwhile(scoring: Scoring, step: int) -> Finished | None:
+    """For a sampler, so that a group is scored while others are still sampled; None if no reward does that."""
+    if not scoring.begins_ahead:
+        return None
+    return lambda ordinal, group: scoring.add(_samples(ordinal, group, step))
+
+
 def score_groups(
-    groups: Sequence[RolloutGroup], scorer: Scorer, advantage: Advantage, step: int
+    groups: Sequence[RolloutGroup], scoring: Scoring, advantage: Advantage, step: int
 ) -> tuple[list[ScoredGroup], dict[str, Metric]]:
-    """Scores all completions at once and computes the advantages over all of them. Also reward/errors, and what the
-    rewards log themselves."""
-    scored = scorer.score(samples_of(groups, step))
-    sizes = [len(group.rollouts) for group in groups]
-    group_index = torch.repeat_interleave(torch.arange(len(groups)), torch.tensor(sizes))
-    names = list(scored.terms)
-    weighted = [[_number(value) * scorer.weights[name] for value in scored.values[name]] for name in names]
-    terms = torch.tensor(weighted, dtype=torch.float64).T.reshape(len(group_index), len(names))
-    rewards = torch.tensor(scored.rewards, dtype=torch.float64)
-    advantages = advantage(rewards, terms, group_index).tolist()
+    """Scores all completions and computes the advantages over all of them. Also reward/errors, and what the rewards log
+    themselves."""
+    scored = scoring.finish(samples_of(groups, step))
+    group_index = [index for index, group in enumerate(groups) for _ in group.rollouts]
+    advantages = advantages_of(scored, scoring.weights, advantage, group_index)
     metrics = {name: mean(value, 1) for name, value in scored.metrics.items()}
     return divided(groups, scored, advantages), metrics | {"reward/errors": total(scored.errors)}
+
+
+def advantages_of(
+    scored: ScoredSamples, weights: Mapping[str, float], advantage: Advantage, group_index: Sequence[int]
+) -> list[float]:
+    """[B], over all of them; group_index [B]."""
+    names = list(scored.terms)
+    numbers = [[_number(value) for value in scored.values[name]] for name in names]
+    found = advantage(
+        torch.tensor(scored.rewards, dtype=torch.float64),
+        torch.tensor(numbers, dtype=torch.float64).T.reshape(len(group_index), len(names)),
+        torch.tensor([weights[name] for name in names], dtype=torch.float64),
+        torch.tensor(group_index, dtype=torch.long),
+    )
+    values: list[float] = found.tolist()
+    return values
 
 
 def divided(groups: Sequence[RolloutGroup], scored: ScoredSamples, advantages: Sequence[float]) -> list[ScoredGroup]:
@@ -75,9 +96,23 @@ def _number(value: float | None) -> float:
 
 
 def has_signal(group: ScoredGroup) -> bool:
-    """Whether the group's rewards differ: otherwise every advantage in it is 0."""
+    """Whether something can be learned from it: its rewards differ, or an advantage is not 0 all the same (gdpo's, where
+    terms differ that add up to one number)."""
+    return _rewards_differ(group) or any(group.advantages)
+
+
+def _rewards_differ(group: ScoredGroup) -> bool:
     rewards = [reward for reward in group.rewards if not math.isnan(reward)]
     return bool(rewards) and max(rewards) - min(rewards) > 1e-8 * max(1.0, *(abs(reward) for reward in rewards))
+
+
+def is_worth_training(group: ScoredGroup, loss: Loss) -> bool:
+    """Whether it has signal, or a completion that the loss imitates without any."""
+    return has_signal(group) or any(_is_imitated(rollout, loss) for rollout in group.rollouts)
+
+
+def _is_imitated(rollout: Rollout, loss: Loss) -> bool:
+    return rollout.chosen and getattr(loss, "needs_chosen", False)
 
 
 def train_groups(
@@ -86,7 +121,7 @@ def train_groups(
     """What of the scored groups is trained on.
 
     Left out: truncated completions if masked (they still count in N), completions without a reward if the loss needs
-    advantages, completions in no pair if it needs pairs.
+    advantages (but not chosen ones that it imitates), completions in no pair if it needs pairs.
     """
     made = [_train_group(group, loss, mask_truncated) for group in groups]
     if loss.needs_pairs:
@@ -100,7 +135,7 @@ def _train_group(group: ScoredGroup, loss: Loss, mask_truncated: bool) -> TrainG
     for sample, (rollout, reward, advantage) in enumerate(
         zip(group.rollouts, group.rewards, group.advantages, strict=True)
     ):
-        if loss.needs_advantages and math.isnan(reward):
+        if loss.needs_advantages and math.isnan(reward) and not _is_imitated(rollout, loss):
             continue
         counted += 1
         if not (mask_truncated and rollout.finish_reason == "length"):
@@ -149,8 +184,20 @@ def rollout_metrics(groups: Sequence[ScoredGroup]) -> dict[str, Metric]:
         spread = sum((reward - centre) ** 2 for reward in rewards) / max(len(rewards) - 1, 1)
         metrics["reward"] = mean(sum(rewards), len(rewards))
         metrics["reward_std"] = mean(math.sqrt(spread), 1)
-        metrics["frac_reward_zero_std"] = mean(sum(not has_signal(group) for group in groups), len(groups))
+        metrics["frac_reward_zero_std"] = mean(sum(not _rewards_differ(group) for group in groups), len(groups))
     for name in groups[0].reward_terms:
         values = [value for group in groups for value in group.reward_terms[name] if value is not None]
         metrics[f"rewards/{name}/mean"] = mean(sum(values), len(values))
+    return metrics | part_metrics(groups)
+
+
+def part_metrics(groups: Sequence[ScoredGroup]) -> dict[str, Metric]:
+    """sources/<name>/reward and sources/<name>/prompts of a mixture; nothing for a data set that is one whole."""
+    metrics: dict[str, Metric] = {}
+    for name in sorted({group.prompt.row.part for group in groups} - {""}):
+        own = [group for group in groups if group.prompt.row.part == name]
+        rewards = [reward for group in own for reward in group.rewards if not math.isnan(reward)]
+        metrics[f"sources/{name}/prompts"] = total(len(own))
+        if rewards:
+            metrics[f"sources/{name}/reward"] = mean(sum(rewards), len(rewards))
     return metrics

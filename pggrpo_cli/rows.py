@@ -9,10 +9,11 @@ common messages are the prompt, as in TRL. Every other column goes to the reward
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from pggrpo_cli.errors import DataError
+from pggrpo_cli.nested import ABSENT, names_beside, value_at
 from pggrpo_cli.types import Message, OfflineCompletion, Row
 
 ROLES = ("system", "user", "assistant", "tool", "developer")
@@ -28,29 +29,42 @@ def rows_from_records(
 ) -> list[Row]:
     """records: (source such as "file.jsonl:12", record). Raises DataError.
 
-    `columns`: our name → the file's; a column of the file that has the name already gives way to the mapped one.
+    `columns`: our name → the file's, which may be a dotted one, such as reward_model.ground_truth; a column of the file
+    that has the name already gives way to the mapped one.
     """
-    return [
-        _row(source, _renamed(source, record, columns), as_chat=as_chat, need_preference=need_preference)
-        for source, record in records
-    ]
+    make = row_maker(columns, as_chat=as_chat, need_preference=need_preference)
+    return [make(source, record) for source, record in records]
+
+
+def row_maker(
+    columns: Mapping[str, str], *, as_chat: bool, need_preference: bool
+) -> Callable[[str, Mapping[str, Any]], Row]:
+    """One (source, record) to its row."""
+
+    def make(source: str, record: Mapping[str, Any]) -> Row:
+        return _row(source, _renamed(source, record, columns), as_chat=as_chat, need_preference=need_preference)
+
+    return make
 
 
 def _renamed(source: str, record: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
+    mapped = {ours: value_at(record, theirs) for ours, theirs in columns.items()}
     for ours, theirs in columns.items():
-        if theirs not in record:
+        if mapped[ours] is ABSENT:
             raise DataError(
                 f"{source}: there is no column {theirs!r}, which data.columns.{ours} names; {_present(record, theirs)}"
             )
-    mapped = {ours: record[theirs] for ours, theirs in columns.items()}
     gone = {*mapped, *columns.values()}
     return mapped | {name: value for name, value in record.items() if name not in gone}
 
 
 def _present(record: Mapping[str, Any], wanted: str) -> str:
-    near = difflib.get_close_matches(wanted, [str(name) for name in record], n=1, cutoff=0.5)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"the columns are {', '.join(map(repr, record)) or 'none'}.{hint}"
+    outer, names = names_beside(record, wanted)
+    near = difflib.get_close_matches(wanted.removeprefix(f"{outer}."), names, n=1, cutoff=0.5)
+    found = f"{outer}.{near[0]}" if outer and near else near[0] if near else ""
+    hint = f" Did you mean {found!r}?" if near else ""
+    what = f"{outer!r} has" if outer else "the columns are"
+    return f"{what} {', '.join(map(repr, names)) or 'none'}.{hint}"
 
 
 def _row(source: str, record: dict[str, Any], *, as_chat: bool, need_preference: bool) -> Row:
@@ -67,7 +81,7 @@ def _row(source: str, record: dict[str, Any], *, as_chat: bool, need_preference:
     if "prompt" not in record:
         raise DataError(
             f"{source}: there is no column 'prompt'; {_present(record, 'prompt')} "
-            "Name it with +data.columns.prompt=<column>."
+            "Name it with data.columns.prompt=<column>."
         )
     prompt = _as_prompt(_content(source, "prompt", record.pop("prompt")), as_chat)
     completions: tuple[OfflineCompletion, ...] = ()

@@ -255,6 +255,7 @@ def discard_if_unused(run_dir: Path) -> None:
     """Removes the directory of a run that was refused before its first step, and folders left empty by that."""
     ours = {CONFIG, OVERRIDES, ENVIRONMENT, LOCK, OWNER, METRICS, SAMPLES, CHECKPOINTS}
     ours |= {f".{name}.tmp" for name in ours}
+    ours |= {path.name for path in run_dir.glob("*.sqlite")}  # what a judge said in the dry run
     if {path.name for path in run_dir.iterdir()} - ours:
         return
     for path in (run_dir / METRICS, run_dir / SAMPLES):

@@ -13,16 +13,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pggrpo_cli.config import MAPPING_KEYS, TrainConfig
-from pggrpo_cli.errors import PggrpoError, UserCodeError
+from pggrpo_cli.config import TrainConfig
+from pggrpo_cli.errors import PggrpoError
 from pggrpo_cli.failure import show_cause
 from pggrpo_cli.findings import Finding, ok, trouble, warning
 from pggrpo_cli.machine_findings import available_memory
 
 if TYPE_CHECKING:
-    from pggrpo_cli.policy import LoadedModel
-    from pggrpo_cli.prompts import PromptFormat
-    from pggrpo_cli.types import Dataset, Row
+    from pggrpo_cli.model_outline import ModelOutline
+    from pggrpo_cli.types import Row
 
 ROWS = 200
 """Rows that are rendered and tokenised; a data set may have millions."""
@@ -65,37 +64,31 @@ def _told() -> Iterator[list[PggrpoError]]:
 
 def _from_error(name: str, error: PggrpoError) -> Finding:
     show_cause(error)
-    advice = "its traceback is above" if isinstance(error, UserCodeError) and error.__cause__ is not None else ""
-    return trouble(name, str(error), advice)
+    return trouble(name, str(error))
 
 
 def _model(config: TrainConfig, parts: dict[str, Any]) -> Iterator[Finding]:
     from pggrpo_cli.devices import resolve_device
     from pggrpo_cli.instantiate import blamed, component
-    from pggrpo_cli.policy import context_length
-    from pggrpo_cli.protocols import Outlined
+    from pggrpo_cli.model_outline import outline_of
 
     resolve_device(config.device)
-    model = component(config.model, "model")
     with blamed("model", config.model["_target_"]):
-        loaded: LoadedModel = model.outline() if isinstance(model, Outlined) else model.load()
-    parts["model"] = loaded
-    count = sum(parameter.numel() for parameter in loaded.module.parameters())
+        model = outline_of(component(config.model, "model"))
+        count = model.num_parameters()
+    parts["model"] = model
     size = f"{count / 1e6:.0f}M" if count >= 1e7 else f"{count / 1e6:.2g}M"
-    yield ok("model", f"{loaded.source}: {size} parameters, a context of {context_length(loaded.module)} tokens")
-    yield _tokens(loaded)
-    template = config.model["chat_template"] or loaded.tokenizer.chat_template
+    name = config.model.get("path") or str(config.model["_target_"]).rpartition(".")[2]
+    yield ok("model", f"{name}: {size} parameters, a context of {model.context_length} tokens")
+    yield _tokens(model)
+    template = config.model["chat_template"] or model.tokenizer.chat_template
     yield ok("chat template", "there is one" if template else "none, and plain text needs none")
     yield from _room(config, count)
 
 
-def _tokens(loaded: LoadedModel) -> Finding:
-    from pggrpo_cli.policy import end_token_ids
-
-    tokenizer = loaded.tokenizer
-    ends = ", ".join(
-        f"{tokenizer.convert_ids_to_tokens(one)} ({one})" for one in end_token_ids(loaded.module, loaded.tokenizer)
-    )
+def _tokens(model: ModelOutline) -> Finding:
+    tokenizer = model.tokenizer
+    ends = ", ".join(f"{tokenizer.convert_ids_to_tokens(one)} ({one})" for one in model.end_token_ids)
     if not ends:
         return trouble(
             "tokens", "no token ends a completion, so each one goes on to sampler.max_new_tokens",
@@ -131,19 +124,18 @@ def _gb(count: float) -> str:
 
 
 def _data(config: TrainConfig, parts: dict[str, Any]) -> Iterator[Finding]:
-    from pggrpo_cli.instantiate import blamed, component
+    from pggrpo_cli.instantiate import component
+    from pggrpo_cli.row_loading import load_rows
     from pggrpo_cli.together import check_together
 
-    source = component(config.data, "data")
-    with blamed("data", config.data["_target_"]):
-        rows: Dataset = source.load(config.seed)
+    rows, _ = load_rows(config)
     parts["rows"] = rows
     first = (rows.train or rows.evaluation)[0]
-    kind = "text" if isinstance(first.prompt, str) else "conversation"
+    kind = "text prompt" if isinstance(first.prompt, str) else "conversation"
     with_completions = f" with {len(first.completions)} completions" if first.completions else ""
     columns = ", ".join(first.columns) or "none"
     yield ok(
-        "data", f"{len(rows.train)} rows to train on, {len(rows.evaluation)} held out; a {kind}{with_completions}; "
+        "data", f"rows: {len(rows.train)} to train on, {len(rows.evaluation)} held out; each a {kind}{with_completions}; "
         f"columns for the rewards: {columns}",
     )  # fmt: skip
     check_together(config, component(config.loss, "loss"), component(config.sampler, "sampler"), rows)
@@ -153,26 +145,24 @@ def _prompts(config: TrainConfig, parts: dict[str, Any]) -> Iterator[Finding]:
     """Rendered by the chat template and counted."""
     if not {"model", "rows"} <= parts.keys():
         return
-    from pggrpo_cli.policy import context_length, end_token_ids
-    from pggrpo_cli.prompts import render_rows, set_chat_template
+    from pggrpo_cli.chat_template import use_chat_template
+    from pggrpo_cli.prompts import format_of, render_rows
 
-    loaded: LoadedModel = parts["model"]
-    set_chat_template(loaded.tokenizer, config.model["chat_template"])
+    model: ModelOutline = parts["model"]
+    use_chat_template(model.tokenizer, config.model["chat_template"], "model.chat_template")
     new_tokens = config.sampler.get("max_new_tokens") or 0
-    room = context_length(loaded.module) - new_tokens
+    room = model.context_length - new_tokens
     if room < 1:
         yield trouble(
             "prompts", f"sampler.max_new_tokens={new_tokens} leaves no room in a context of {room + new_tokens} tokens",
             "lower it",
         )  # fmt: skip
         return
-    rows: list[Row] = parts["rows"].train[:ROWS]
-    rendered = render_rows(
-        rows, loaded.tokenizer, _prompt_format(config), room, end_token_ids(loaded.module, loaded.tokenizer)
-    )
+    rows: list[Row] = list(parts["rows"].train[:ROWS])
+    rendered = render_rows(rows, model.tokenizer, format_of(config.data), room, model.end_token_ids)
     lengths = [len(prompt.token_ids) for prompt in rendered.prompts]
     said = f"of {len(rows)} rows: {sum(lengths) / len(lengths):.0f} tokens on average, at most {max(lengths)} of {room}"
-    bos = loaded.tokenizer.bos_token_id
+    bos = model.tokenizer.bos_token_id
     if bos is not None and any(prompt.token_ids[:2] == (bos, bos) for prompt in rendered.prompts):
         yield trouble("prompts", f"{said}; they begin with two BOS tokens", "take the one in the chat template out")
     elif rendered.dropped or rendered.truncated:
@@ -184,25 +174,21 @@ def _prompts(config: TrainConfig, parts: dict[str, Any]) -> Iterator[Finding]:
         yield ok("prompts", said)
 
 
-def _prompt_format(config: TrainConfig) -> PromptFormat:
-    from pggrpo_cli.prompts import PromptFormat
-
-    return PromptFormat(**{name: config.data[name] for name in MAPPING_KEYS["data"]})
-
-
 def _reward(config: TrainConfig, parts: dict[str, Any]) -> Iterator[Finding]:
     """Called on real rows with made-up completions, as before a run."""
     if "rows" not in parts:
         return
+    from pggrpo_cli.parts import some_of_each_part
+    from pggrpo_cli.prompts import format_of
     from pggrpo_cli.scoring.scorer import open_scorer
     from pggrpo_cli.types import RewardContext
 
-    rows = parts["rows"].train[:4] or parts["rows"].evaluation[:4]
+    rows = some_of_each_part(parts["rows"].train or parts["rows"].evaluation, 4)
     with tempfile.TemporaryDirectory(prefix="pggrpo-doctor-") as folder:
         context = RewardContext(run_dir=Path(folder), device="cpu", seed=config.seed)
         with open_scorer(config, context) as scorer:
             began = time.monotonic()
-            scorer.dry_run(rows, _prompt_format(config))
+            scorer.dry_run(rows, format_of(config.data))
             seconds = time.monotonic() - began
             notes = "".join(f"; {note}" for note in scorer.notes)
             problems = list(scorer.warnings)

@@ -79,12 +79,12 @@ def refuse_targets(values: Mapping[str, Any], allow_targets: Sequence[str], type
     wrong = [
         node
         for node in foreign_nodes(values)
-        if not runs.may_change(node.target, tuple(allow_targets)) and f"{node.path}._target_" not in typed
+        if not runs.may_change(node.target, tuple(allow_targets)) and node.key not in typed
     ]
     if wrong:
         what = ", ".join(dict.fromkeys(_code_of(node) for node in wrong))
         raise ConfigError(
-            f"`{wrong[0].path}._target_`: this run uses {what}, which is not pggrpo's own; a configuration read from disk "
+            f"`{wrong[0].key}`: this run uses {what}, which is not pggrpo's own; a configuration read from disk "
             f"may not run it unasked. If you trust this run, add "
             f"security.allow_targets=[{','.join(dict.fromkeys(node.target for node in wrong))}]."
         )

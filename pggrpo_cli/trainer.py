@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -17,18 +17,17 @@ import torch
 from pggrpo_cli.bad_batches import write_bad_batch
 from pggrpo_cli.batching import Minibatch, split_into_minibatches
 from pggrpo_cli.config import TrainerSettings
-from pggrpo_cli.errors import CheckpointError, StoppedEarly, TimeIsUp
+from pggrpo_cli.errors import CheckpointError, StoppedEarly, TimeIsUp, Unavailable
 from pggrpo_cli.evaluation import Evaluation
 from pggrpo_cli.interruption import Abandoned, Interruption
 from pggrpo_cli.loggers import Loggers
 from pggrpo_cli.memory import peak_memory_gb
 from pggrpo_cli.metrics import Metric, merge, values
-from pggrpo_cli.order import rows_of_step
 from pggrpo_cli.policy import Policy
 from pggrpo_cli.progress import Progress
-from pggrpo_cli.protocols import Advantage, Loss, OpenSampler, Pairing
+from pggrpo_cli.protocols import Advantage, Loss, OpenOrder, OpenSampler, Pairing
 from pggrpo_cli.recorder import Recorder
-from pggrpo_cli.rollouts import has_signal, rollout_metrics, score_groups, train_groups
+from pggrpo_cli.rollouts import is_worth_training, rollout_metrics, score_groups, scored_meanwhile, train_groups
 from pggrpo_cli.run_directory import shown
 from pggrpo_cli.saving import Saver
 from pggrpo_cli.scoring.scorer import Scorer
@@ -46,7 +45,8 @@ class Trainer:
     """One run. Built by assemble.py from the configuration; everything it holds is a protocol of protocols.py or ours."""
 
     policy: Policy
-    prompts: list[Prompt]
+    prompts: Sequence[Prompt]
+    order: OpenOrder
     sampler: OpenSampler
     scorer: Scorer
     advantage: Advantage
@@ -68,7 +68,8 @@ class Trainer:
 
     def run(self) -> dict[str, float]:
         """Trains to the end or to target_reward; the last known metrics. Raises StoppedEarly on a signal (a rollout is
-        abandoned, an update finished) or when max_minutes, counted from here, are over; then everything is saved."""
+        abandoned, an update finished), when a server that scores is down or when max_minutes, counted from here, are
+        over; then everything is saved. Unavailable comes through from an evaluation behind an update, which is lost."""
         last = self._last_known()
         if self._target_was_met():
             self.loggers.message(
@@ -82,9 +83,9 @@ class Trainer:
         if self.evaluation is not None and not self.progress.evaluated:
             try:
                 last = self._evaluate(0)
-            except Abandoned:
+            except (Abandoned, Unavailable) as stop:
                 self.saver.save(self.progress)
-                raise StoppedEarly("stopped before the first step; everything is saved.") from None
+                raise StoppedEarly(_because(stop, "stopped before the first step; everything is saved.")) from None
             self._record(0, last)
             self._warn_of_unknown_best(last, "eval/")
             self.progress.evaluated = True
@@ -95,14 +96,13 @@ class Trainer:
             step = self.progress.step + 1
             try:
                 metrics = self._step(step)
-            except Abandoned:
+            except Abandoned as stop:
                 self.progress.seconds = before + time.monotonic() - started
                 if self.saved_step != self.progress.step:  # else all that is worth saving is on the disk
                     self.saver.save(self.progress)
-                raise StoppedEarly(
-                    f"stopped in the rollout of step {step} of {self.settings.max_steps}, which will be done again; "
-                    f"everything before it is saved."
-                ) from None
+                where = f"in the rollout of step {step} of {self.settings.max_steps}"
+                words = f"stopped {where}, which will be done again; everything before it is saved."
+                raise StoppedEarly(_because(stop, words)) from None
             last |= metrics
             self.progress.step = step
             session = time.monotonic() - started
@@ -161,9 +161,9 @@ class Trainer:
         try:
             with self.interruption.abandonable():
                 kept, scored, told = self._rollout(step, times)
-        except Abandoned:
+        except (Abandoned, Unavailable) as stop:
             self.progress.prompts_consumed = consumed
-            raise
+            raise Abandoned(*stop.args) from None
         self._show_reward_warnings()
         parts: list[dict[str, Metric]] = [*told, rollout_metrics(scored)]
         with self._phase("update", times):
@@ -180,6 +180,7 @@ class Trainer:
                 parts.append(self.updater.update(minibatches, partial(self._keep_bad_batch, step)))
             else:
                 self.loggers.message(f"step {step}: nothing to train on (every completion masked or filtered)")
+        parts.append(self.order.learn(scored))
         metrics = values(merge(parts))
         completion_tokens = sum(len(rollout.completion_ids) for group in scored for rollout in group.rollouts)
         self.progress.num_tokens += metrics["num_tokens"]
@@ -202,22 +203,25 @@ class Trainer:
         kept: list[ScoredGroup] = []
         everything: list[ScoredGroup] = []
         told: list[dict[str, Metric]] = []
+        taken: list[int] = []
         rounds = self.settings.max_refills + 1 if self.settings.filter_constant_groups else 1
         for _ in range(rounds):
             wanted = self.settings.prompts_per_step - len(kept)
-            indices = rows_of_step(len(self.prompts), wanted, self.progress.prompts_consumed, self.seed)
+            indices = self.order.rows(wanted, self.progress.prompts_consumed, taken)
+            taken += indices
             draws = DrawKey(seed=self.seed, purpose="rollout", step=step, first_ordinal=len(everything))
+            prompts, scoring = [self.prompts[index] for index in indices], self.scorer.begin()
             with self._phase("rollout", times):
-                groups = self.sampler.sample(self.policy, [self.prompts[index] for index in indices], draws)
+                groups = self.sampler.sample(self.policy, prompts, draws, scored_meanwhile(scoring, step))
             self.progress.prompts_consumed += wanted
             with self._phase("score", times):
-                scored, metrics = score_groups(groups, self.scorer, self.advantage, step)
+                scored, metrics = score_groups(groups, scoring, self.advantage, step)
             told.append(metrics)
             everything += scored
             if not self.settings.filter_constant_groups:
                 kept = scored
                 break
-            kept += [group for group in scored if has_signal(group)]
+            kept += [group for group in scored if is_worth_training(group, self.loss)]
             if len(kept) >= self.settings.prompts_per_step:
                 break
         return kept, everything, told
@@ -301,3 +305,8 @@ class Trainer:
         random.seed(seed)
         np.random.seed(seed % 2**32)
         torch.manual_seed(seed)
+
+
+def _because(reason: BaseException, words: str) -> str:
+    """A signal has no words of its own."""
+    return f"{reason} {words[0].upper()}{words[1:]}" if str(reason) else words

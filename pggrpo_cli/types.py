@@ -45,14 +45,23 @@ class Row:
     """Empty for prompt-only rows; (chosen, rejected) for preference rows."""
     source: str = ""
     """Where it came from, for messages: "train.jsonl:12"."""
+    part: str = ""
+    """The source of a mixture that it belongs to; empty if the data set is one whole."""
+    format: Mapping[str, Any] = field(default_factory=dict)
+    """Keys of PromptFormat that its part sets for itself."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dataset:
     """What a data component loads: rows to train on and rows held out."""
 
-    train: list[Row]
-    evaluation: list[Row]
+    train: Sequence[Row]
+    evaluation: Sequence[Row]
+    """Each in memory, or read when a row's turn comes."""
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """How often the parts come, by name, in relation to each other; empty if the data set is one whole."""
+    notes: tuple[str, ...] = ()
+    """What is to be said of it before a run, a line each."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,6 +75,8 @@ class Prompt:
     token_ids: tuple[int, ...]
     completion_ids: tuple[tuple[int, ...], ...] = ()
     """Token ids of row.completions, in order; each ends with the end token."""
+    truncated: bool = False
+    """Whether token_ids are only the last of its tokens."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,6 +103,11 @@ class Rollout:
     finish_reason: FinishReason
     preference: float | None = None
     """See OfflineCompletion.preference."""
+
+    @property
+    def chosen(self) -> bool:
+        """Whether it is to be imitated: the data set brought it, as the chosen one of a pair or as a demonstration."""
+        return self.finish_reason == "offline" and self.preference in (None, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,6 +142,8 @@ class ScoreError:
     message: str
     traceback: str = ""
     """Of the reward's own code; empty if there is none."""
+    passing: bool = False
+    """It may be otherwise later, such as a server that is down: where it would end the run, the run stops to be resumed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -137,6 +155,8 @@ class Scores:
     """Logged under these names, averaged over the calls of a step."""
     columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     """One entry a sample; they go into samples.jsonl."""
+    notes: Sequence[str] = ()
+    """What the user should know; each text is shown once in a run."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -183,6 +203,10 @@ class TrainBatch:
     """Pairs of the whole optimizer step."""
     max_new_tokens: int
     """The sampler's limit (dr_grpo's constant); for offline data the longest completion of the step."""
+    chosen: torch.Tensor | None = None
+    """bool [B]: completions of the data set that are to be imitated (Rollout.chosen); None: there are none."""
+    num_chosen: int = 0
+    """Chosen completions of the whole optimizer step."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -39,8 +39,6 @@ class UpdateSettings:
     max_bad_updates: int
     max_new_tokens: int | None
     """The sampler's; None if it has none."""
-    from_data_set: bool
-    """Completions come with the data set: their reference log-probabilities are cached."""
 
 
 class Updater:
@@ -138,9 +136,11 @@ class Updater:
     def _add_references(self, references: PerRow, mini: Minibatch) -> None:
         assert self._reference is not None
         for micro in mini.micro_batches:
-            keys = None
-            if self._settings.from_data_set:
-                keys = [(group.prompt_index, row.sample) for group in micro.groups for row in group.rows]
+            keys = [
+                (group.prompt_index, row.sample) if row.rollout.finish_reason == "offline" else None
+                for group in micro.groups
+                for row in group.rows
+            ]
             references |= _by_row(micro, self._reference.logprobs(micro.packed, self._settings.temperature, keys))
 
     def _add_olds(self, olds: PerRow, mini: Minibatch) -> None:
@@ -191,22 +191,27 @@ class Updater:
             num_tokens=mini.num_tokens,
             num_pairs=mini.num_pairs,
             max_new_tokens=self._settings.max_new_tokens or mini.longest,
+            chosen=micro.chosen.to(device) if mini.num_chosen else None,
+            num_chosen=mini.num_chosen,
         )
         output = self._loss(scores, batch)
         output.loss.backward()
         metrics = dict(output.metrics)
         if compare and micro.sampler_logprobs is not None:
-            difference = (old - micro.sampler_logprobs.to(device)).abs()
-            metrics["sampling/sampling_logp_difference/mean"] = mean(difference.sum(), difference.numel())
+            captured = micro.sampler_logprobs.to(device)
+            sampled = ~captured.isnan()
+            difference = torch.where(sampled, (old - captured).abs(), 0)
+            metrics["sampling/sampling_logp_difference/mean"] = mean(difference.sum(), sampled.sum())
             metrics["sampling/sampling_logp_difference/max"] = maximum(difference.max())
         return float(output.loss.detach()), metrics
 
     def _importance_weight(self, micro: MicroBatch, old: torch.Tensor) -> torch.Tensor | None:
-        """Truncated importance weights π_old/π_sampler of each token, at most `importance_cap`."""
+        """Truncated importance weights π_old/π_sampler of each token, at most `importance_cap`; 1 where no policy sampled."""
         cap = self._settings.importance_cap
         if cap is None or micro.sampler_logprobs is None:
             return None
-        return (old - micro.sampler_logprobs.to(old.device)).exp().clamp(max=cap)
+        captured = micro.sampler_logprobs.to(old.device)
+        return torch.where(captured.isnan(), 0, old - captured).exp().clamp(max=cap)
 
     def _apply(self, loss: float, mini: Minibatch, on_bad: OnBadUpdate | None) -> dict[str, Metric]:
         """Clips and applies the gathered gradient, unless it or the loss is not finite."""

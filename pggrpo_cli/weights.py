@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -14,32 +13,59 @@ from pggrpo_cli.errors import ConfigError
 from pggrpo_cli.policy import LoadedModel
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+Kind = Literal["AutoModelForCausalLM", "AutoModelForSequenceClassification"]
+"""What of transformers reads it."""
 
 
-def load_folder(path: Path, key: str, *, weights: bool = True) -> LoadedModel:
-    """A model folder or a .gguf file → module in float32 and tokenizer. Raises ConfigError starting with `key`.
+def load_model(path: str, revision: str | None, key: str) -> LoadedModel:
+    """A model folder, a .gguf file or a hub id → module in float32 and tokenizer. Raises ConfigError starting with
+    `key`."""
+    local = Path(path).expanduser()
+    return load_folder(local, key) if is_local(path) else load_hub(path, revision, key)
 
-    Without `weights` the module is on the meta device: its shapes, and no memory or time for its numbers.
-    """
+
+def load_classifier(path: str, revision: str | None, key: str, dtype: torch.dtype) -> LoadedModel:
+    """The same for a sequence classifier, such as a reward model, in `dtype`; a folder or a hub id."""
+    local = Path(path).expanduser()
+    kind: Kind = "AutoModelForSequenceClassification"
+    if not is_local(path):
+        return _from_pretrained(path, revision, key, kind=kind, dtype=dtype)
+    if path.endswith(".gguf"):
+        raise ConfigError(
+            f"`{key}`: {path} is a GGUF file, which holds no score head. Give a model folder or a hub id."
+        )
+    if not local.is_dir():
+        raise ConfigError(f"`{key}`: there is no folder {path}. Give a model folder or a hub id.")
+    refuse_unsafe(local, key, kind)
+    return _from_pretrained(str(local), None, key, kind=kind, dtype=dtype)
+
+
+def is_local(path: str) -> bool:
+    """Whether `path` means a folder or file here, and no hub id."""
+    return path.startswith((".", "/", "~")) or path.endswith(".gguf") or Path(path).expanduser().exists()
+
+
+def load_folder(path: Path, key: str) -> LoadedModel:
+    """A model folder or a .gguf file → module in float32 and tokenizer. Raises ConfigError starting with `key`."""
     if path.suffix == ".gguf":
-        return load_gguf(path, key, weights=weights)
+        return load_gguf(path, key)
     if not path.exists():
         raise ConfigError(f"`{key}`: there is no folder {path}. Give a model folder, a .gguf file or a hub id.")
     if not path.is_dir():
         raise ConfigError(f"`{key}`: {path} is a file; a model is a folder with config.json or a .gguf file.")
     gguf = sorted(path.glob("*.gguf"))
     if not any(path.glob("*.safetensors")) and len(gguf) == 1:
-        return load_gguf(gguf[0], key, weights=weights)
+        return load_gguf(gguf[0], key)
     refuse_unsafe(path, key)
-    return _from_pretrained(str(path), None, key, weights=weights)
+    return _from_pretrained(str(path), None, key)
 
 
-def load_hub(name: str, revision: str | None, key: str, *, weights: bool = True) -> LoadedModel:
+def load_hub(name: str, revision: str | None, key: str) -> LoadedModel:
     """A hub id, from the local hub cache or the network. Raises ConfigError starting with `key`."""
-    return _from_pretrained(name, revision, key, weights=weights)
+    return _from_pretrained(name, revision, key)
 
 
-def load_gguf(path: Path, key: str, *, weights: bool = True) -> LoadedModel:
+def load_gguf(path: Path, key: str) -> LoadedModel:
     """A GGUF file, dequantised to float32."""
     if not path.exists():
         raise ConfigError(f"`{key}`: there is no file {path}.")
@@ -47,7 +73,7 @@ def load_gguf(path: Path, key: str, *, weights: bool = True) -> LoadedModel:
         import gguf  # noqa: F401
     except ImportError as error:
         raise ConfigError(f"`{key}`: reading {path.name} needs gguf: pip install 'pggrpo[gguf]'") from error
-    loaded = _from_pretrained(str(path.parent), None, key, gguf_file=path.name, weights=weights)
+    loaded = _from_pretrained(str(path.parent), None, key, gguf_file=path.name)
     # What was dequantised is no longer quantised; saved with the key, the folder would not load again.
     if hasattr(loaded.module.config, "quantization_config"):
         del loaded.module.config.quantization_config
@@ -55,7 +81,8 @@ def load_gguf(path: Path, key: str, *, weights: bool = True) -> LoadedModel:
     return LoadedModel(module=loaded.module, tokenizer=loaded.tokenizer, source=str(path))
 
 
-def refuse_unsafe(path: Path, key: str) -> None:
+def refuse_unsafe(path: Path, key: str, kind: Kind = "AutoModelForCausalLM") -> None:
+    """Raises ConfigError for a folder that is no model, holds pickles only, or brings code."""
     config_file = path / "config.json"
     if not config_file.exists():
         present = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
@@ -76,19 +103,23 @@ def refuse_unsafe(path: Path, key: str) -> None:
         raise ConfigError(
             f"`{key}`: {path} holds its weights as pickle ({pickled[0]}), which can run code when read and is refused. "
             "Only safetensors and GGUF are read. Convert it once, where you trust it: "
-            'python -c "from transformers import AutoModelForCausalLM as M; '
+            f'python -c "from transformers import {kind} as M; '
             f"M.from_pretrained('{path}').save_pretrained('{path}-safetensors')\""
         )
     raise ConfigError(f"`{key}`: {path} has no *.safetensors file (nor one .gguf); its weights are missing.")
 
 
 def _from_pretrained(
-    name: str, revision: str | None, key: str, gguf_file: str | None = None, *, weights: bool = True
+    name: str,
+    revision: str | None,
+    key: str,
+    gguf_file: str | None = None,
+    kind: Kind = "AutoModelForCausalLM",
+    dtype: torch.dtype = torch.float32,
 ) -> LoadedModel:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
+    import transformers
 
-    logging.disable_progress_bar()  # it would tear the display
+    transformers.utils.logging.disable_progress_bar()  # it would tear the display
     options: dict[str, Any] = {"trust_remote_code": False}
     if revision is not None:
         options["revision"] = revision
@@ -97,29 +128,31 @@ def _from_pretrained(
     if gguf_file is not None:
         options["gguf_file"] = gguf_file
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, **options)
-        if weights:
-            module = AutoModelForCausalLM.from_pretrained(
-                name, dtype=torch.float32, **({} if gguf_file else {"use_safetensors": True}), **options
-            )
-        else:
-            module = _without_weights(name, options)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name, **options)
+        module, info = getattr(transformers, kind).from_pretrained(
+            name, dtype=dtype, output_loading_info=True, **({} if gguf_file else {"use_safetensors": True}), **options
+        )
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         reason = " ".join(str(error).split())[:300]
         hint = "" if os.path.isdir(name) else " If it is meant as a folder, no such folder exists here."
         raise ConfigError(f"`{key}`: cannot load {name!r}: {reason}{hint}") from error
+    if gguf_file is None:
+        _refuse_incomplete(name, key, kind, module, sorted(info["missing_keys"]))
     return LoadedModel(module=module, tokenizer=tokenizer, source=name)
 
 
-def _without_weights(name: str, options: dict[str, Any]) -> Any:
-    """The module on the meta device, with its generation configuration where there is one."""
-    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
-
-    config = AutoConfig.from_pretrained(name, **options)
-    with torch.device("meta"):
-        module = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    with suppress(OSError):  # many models have no such file
-        module.generation_config = GenerationConfig.from_pretrained(
-            name, **{key: value for key, value in options.items() if key in ("revision", "local_files_only")}
-        )
-    return module
+def _refuse_incomplete(name: str, key: str, kind: Kind, module: Any, missing: list[str]) -> None:
+    """transformers fills in at random what the files do not hold, such as the score head of a language model."""
+    if not missing:
+        return
+    listed = ", ".join(missing[:4]) + (" …" if len(missing) > 4 else "")
+    saved_as = ", ".join(getattr(module.config, "architectures", None) or ["unknown"])
+    meant = (
+        "It is no reward model: give one that was trained as a sequence classifier."
+        if kind == "AutoModelForSequenceClassification"
+        else "Give a whole causal language model."
+    )
+    raise ConfigError(
+        f"`{key}`: {name} holds no weights for {listed}, which would be made up at random (its architecture: {saved_as}). "
+        f"{meant}"
+    )

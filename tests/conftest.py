@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from pggrpo_cli.model.tiny import Tiny
+from pggrpo_cli.model.tiny import Tiny, byte_tokenizer
 from pggrpo_cli.policy import Policy
 from pggrpo_cli.types import Prompt, Row, RunContext
 from tests.fault_table import FaultTable
@@ -36,6 +37,36 @@ def tiny_policy(family: str = "llama", init_seed: int = 0, dtype: torch.dtype = 
     loaded = tiny_model(family, init_seed).load()
     module = loaded.module.to(torch.float64) if dtype == torch.float64 else loaded.module
     return Policy(module, loaded.tokenizer, dtype)
+
+
+def save_tiny(folder: Path, family: str = "llama", init_seed: int = 0) -> Path:
+    """The tiny model as a folder, such as a checkpoint is."""
+    loaded = tiny_model(family, init_seed).load()
+    loaded.module.save_pretrained(folder)
+    loaded.tokenizer.save_pretrained(folder)
+    return folder
+
+
+def save_classifier(folder: Path, family: str = "llama", labels: int = 1, *, pads: bool = True) -> Path:
+    """A tiny sequence classifier as a folder. `pads`: whether it has a padding token, which is its end token then."""
+    from transformers import AutoModelForSequenceClassification, BertConfig
+
+    tokenizer = byte_tokenizer()
+    if family == "bert":
+        config: Any = BertConfig(
+            **{"vocab_size": len(tokenizer), "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4},
+            **{"intermediate_size": 64, "initializer_range": 0.5, "max_position_embeddings": 256, "num_labels": labels},
+        )
+    else:
+        config = tiny_model(family).load().module.config
+        config.num_labels = labels
+    config.pad_token_id = tokenizer.pad_token_id if pads else None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        module = AutoModelForSequenceClassification.from_config(config)
+    module.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 def make_prompts(token_ids: Sequence[Sequence[int]]) -> list[Prompt]:

@@ -198,6 +198,7 @@ def test_our_own_classes_take_what_our_own_files_give() -> None:
         if group not in (*config.SINGLE_GROUPS, *config.NAMED_GROUPS):
             continue
         raw = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+        raw.pop("defaults", None)
         own = dict(OmegaConf.load(config.conf_dir() / "train.yaml").get(group) or {})
         for node in check.nodes({group: raw if group in config.NAMED_GROUPS else {**own, **raw}}):
             if class_source.is_ours(node.target):

@@ -9,6 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from pggrpo_cli import config
+from pggrpo_cli.check import check_values
 from pggrpo_cli.class_source import read_parameters
 from pggrpo_cli.errors import ConfigError
 from pggrpo_cli.hydra_start import compose
@@ -58,6 +59,19 @@ def test_an_interpolated_environment_variable_gets_its_type(groups: Path, monkey
 def test_interpolation_that_fails(groups: Path) -> None:
     with pytest.raises(ConfigError, match=r"`sampler\.top_k`.*NOT_SET"):
         config.plain(compose("train", ["logger=mine", "sampler.top_k=${oc.env:NOT_SET}"], str(groups)))
+
+
+def test_an_earlier_release_knew_less() -> None:
+    """Groups and keys that came later have their defaults, of the options that the run has; what it has stays."""
+    values = OmegaConf.to_container(OmegaConf.load(ROOT / "tests" / "golden" / "0.1.0" / "run" / "config.yaml"))
+    assert isinstance(values, dict)
+    assert "order" not in values
+    now = config.brought_up_to_date(values)
+    check_values(now)
+    assert now["order"] == {"_target_": "pggrpo_cli.order.shuffled.Shuffled"}
+    assert now["loss"] == {**values["loss"], "nll_coef": 0.0}
+    own = {"_target_": "mine.Loss", "beta": 1}
+    assert config.brought_up_to_date({**values, "loss": own})["loss"] == own
 
 
 def test_conf_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,7 +58,9 @@ TIMES = ("time/", "step_time", "tokens_per_second", "memory/")
 def config(overrides: list[str], steps: int) -> TrainConfig:
     register()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return typed(compose("train", overrides=[*SHARED, *overrides, f"trainer.max_steps={steps}"]))
+        words = [*SHARED, *overrides, f"trainer.max_steps={steps}"]
+        gone = {word.removeprefix("~") for word in words if word.startswith("~")}
+        return typed(compose("train", overrides=[w for w in words if w.lstrip("~").partition("=")[0] not in gone]))
 
 
 def offline(folder: Path) -> list[str]:
@@ -126,6 +128,69 @@ def test_resume_is_exact(case: str, tmp_path: Path) -> None:
 @pytest.mark.fault("T1")
 def test_resume_is_exact_offline(loss: str, tmp_path: Path) -> None:
     compare(tmp_path, [f"loss={loss}", *offline(tmp_path), *SEVERAL])
+
+
+@pytest.mark.fault("T1")
+def test_resume_is_exact_with_rows_that_are_streamed_and_filtered(tmp_path: Path) -> None:
+    """Rows of every length, of which many are too long: others take their places."""
+    file = tmp_path / "sums.jsonl"
+    rows = [{"prompt": "1" * (a % 9 + 1) + f" + {a}", "answer": str(a), "level": a % 3, "id": a} for a in range(60)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = [*CASES["pg_grpo"], "data=jsonl", f"data.path={file}", "data.streaming=true", "+data.where.level=[0,1]"]
+    compare(tmp_path, [*words, "data.max_prompt_tokens=9"])
+    for folder, more in (("streamed", []), ("eager", ["data.streaming=false"])):  # of rows that all fit
+        (tmp_path / folder).mkdir()
+        run_training(config([*words, *more], 4), tmp_path / folder, None, Interruption())
+    one, other = fingerprint(tmp_path / "streamed"), fingerprint(tmp_path / "eager")
+    assert one["progress"].pop("origin") != other["progress"].pop("origin")
+    assert one["metrics"] == other["metrics"]
+    assert one["model.safetensors"] == other["model.safetensors"]
+
+
+def mixed(folder: Path) -> list[str]:
+    """Pairs of a file and sums to be sampled in every step, the sums chosen by what was measured."""
+    offline(folder)
+    return [
+        "data=mixture",
+        "~data.eval_size",
+        "+data@data.sources.sums=chain_sum",
+        "data.sources.sums.size=18",
+        "data.sources.sums.eval_size=8",
+        "+data@data.sources.pairs=jsonl",
+        f"data.sources.pairs.path={folder / 'pairs.jsonl'}",
+        "data.sources.pairs.eval_size=0",
+        "sampler=mixed",
+        "sampler.max_new_tokens=6",
+        "reward=[length,preference]",
+        "++reward.length.applies_to=[sums]",
+        "order=curriculum",
+        "order.solved_at=0.5",
+        "order.prior_solved=0.1",
+        "order.prior_failed=0.1",
+        "loss.nll_coef=0.5",
+        "trainer.importance_cap=2",
+    ]
+
+
+@pytest.mark.fault("T1")
+def test_resume_is_exact_with_a_mixture_and_a_curriculum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = [*mixed(tmp_path), *SEVERAL]
+    compare(tmp_path, words)
+    whole = tmp_path / "whole"
+    state = load_checkpoint(whole / "checkpoints" / "step-000002").component_states["order"]
+    assert {f"order.{key}" for key in state} == CURRICULUM
+    last = json.loads((whole / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["sources/sums/prompts"] == last["sources/pairs/prompts"] == 2
+    assert 0 < last["curriculum/measured_share"] <= 1
+    assert last["nll"] > 0
+    forgetful = tmp_path / "forgetful"
+    shutil.copytree(whole / "checkpoints" / "step-000002", forgetful / "checkpoints" / "step-000002")
+    monkeypatch.setattr(
+        "pggrpo_cli.assemble.load_checkpoint", lambda path: forget_component("order")(load_checkpoint(path))
+    )
+    run_training(config(words, 4), forgetful, find_checkpoint(forgetful), Interruption())
+    weights = [run / "checkpoints" / "step-000004" / "model.safetensors" for run in (whole, forgetful)]
+    assert weights[0].read_bytes() != weights[1].read_bytes()
 
 
 def test_what_is_compared_depends_on_the_seed_and_moves(tmp_path: Path) -> None:
@@ -246,6 +311,8 @@ NOTICED_HERE = {
     "progress.step", "progress.prompts_consumed", "progress.num_tokens", "progress.best", "progress.evaluated",
     "recorder.metrics", "recorder.samples", "updater.scheduler",
 }  # fmt: skip
+CURRICULUM = {"order.identity", "order.indices", "order.tried", "order.solved"}
+"""Noticed by test_resume_is_exact_with_a_mixture_and_a_curriculum and tests/order/test_curriculum.py."""
 OFFLINE_REFERENCE = {"reference.temperature", "reference.keys", "reference.lengths", "reference.logprobs"}
 
 

@@ -10,7 +10,19 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parent.parent
-GROUPS = ("model", "data", "sampler", "reward", "advantage", "pairing", "loss", "optimizer", "scheduler", "logger")
+GROUPS = (
+    "model",
+    "data",
+    "order",
+    "sampler",
+    "reward",
+    "advantage",
+    "pairing",
+    "loss",
+    "optimizer",
+    "scheduler",
+    "logger",
+)
 PICKLES = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 SOURCES = sorted((ROOT / "pggrpo_cli").rglob("*.py"))
 
@@ -27,9 +39,10 @@ def test_every_configuration_names_a_class_of_its_group(group: str) -> None:
     files = sorted((ROOT / "conf" / group).glob("*.yaml"))
     assert files
     for file in files:
-        (target,) = targets(yaml.safe_load(re.sub(r"\$\{[^}]*\}", "1", file.read_text())))
-        if target.startswith("pggrpo_cli."):
-            assert target.startswith(f"pggrpo_cli.{group}."), file
+        found = targets(yaml.safe_load(re.sub(r"\$\{[^}]*\}", "1", file.read_text())))
+        assert found, file
+        for target in found:  # one, and those of the nodes within
+            assert not target.startswith("pggrpo_cli.") or target.startswith(f"pggrpo_cli.{group}."), file
 
 
 @pytest.mark.parametrize("group", GROUPS)

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pggrpo_cli.objective import clipped_surrogate, kl_to_reference
+from pggrpo_cli.metrics import values
+from pggrpo_cli.objective import clipped_surrogate, kl_to_reference, nll_of_step
 from pggrpo_cli.types import TokenScores
 from tests.loss.batches import make_batch, numbers
 
@@ -69,3 +70,24 @@ def test_the_dual_clip_bounds_what_a_negative_advantage_can_weigh(ratio_max: flo
         term = min(r * a, min(max(r, 0.8), 1.2) * a)
         expected.append(max(term, ratio_max * a) if a < 0 else term)
     assert clipped_surrogate(ratio, advantages, 0.2, 0.2, ratio_max).tolist() == pytest.approx(expected)
+
+
+def test_the_likelihood_of_chosen_completions_by_hand() -> None:
+    """Completions 0 and 2 are chosen, of 3 and 5 tokens: each weighs the same; the gradient is −1/(2·3) and −1/(2·5)."""
+    logprobs, batch = make_batch()
+    nll, metrics = nll_of_step(TokenScores(logprobs=logprobs, entropies=None), batch)
+    tokens = logprobs.tolist()
+    expected = -(sum(tokens[:3]) / 3 + sum(tokens[4:9]) / 5) / 2
+    assert float(nll) == pytest.approx(expected, rel=1e-12)
+    assert values(metrics) == {"nll": pytest.approx(expected, rel=1e-12)}
+    (gradient,) = torch.autograd.grad(nll, logprobs)
+    assert gradient.tolist() == pytest.approx([-1 / 6] * 3 + [0] + [-1 / 10] * 5 + [0] * 2)
+
+
+def test_a_step_without_chosen_completions_has_no_likelihood() -> None:
+    logprobs, batch = make_batch()
+    policy = TokenScores(logprobs=logprobs, entropies=None)
+    for none in (replace(batch, chosen=None), replace(batch, chosen=torch.zeros(4, dtype=torch.bool), num_chosen=0)):
+        assert (float(nll_of_step(policy, none)[0]), nll_of_step(policy, none)[1]) == (0.0, {})
+    elsewhere = replace(batch, chosen=torch.zeros(4, dtype=torch.bool))  # the step has some, this micro-batch none
+    assert float(nll_of_step(policy, elsewhere)[0]) == 0.0

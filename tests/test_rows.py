@@ -73,6 +73,25 @@ def test_a_mapped_column_takes_the_place_of_the_one_that_has_its_name() -> None:
     assert (made.prompt, made.columns) == ("p", {"gold": 1})
 
 
+def test_columns_within_columns() -> None:
+    """verl's rows."""
+    record = {
+        "prompt": [user("p")],
+        "data_source": "gsm8k",
+        "reward_model": {"style": "rule", "ground_truth": "4"},
+        "extra_info": {"index": 1},
+    }
+    made = row(record, answer="reward_model.ground_truth")
+    assert made.columns == {"answer": "4", **{name: record[name] for name in record if name != "prompt"}}
+    assert row({"prompt": "p", "a.b": 1, "a": {"b": 2}}, x="a.b").columns["x"] == 1
+    with pytest.raises(
+        DataError,
+        match=r"no column 'reward_model.truth', which data.columns.answer names; 'reward_model' has 'style', "
+        r"'ground_truth'. Did you mean 'reward_model.ground_truth'\?",
+    ):
+        row(record, answer="reward_model.truth")
+
+
 def test_a_text_prompt_beside_whole_conversations() -> None:
     made = row({"prompt": "p", "chosen": [user("p"), assistant("a")], "rejected": [user("p"), assistant("b")]})
     assert made.prompt == [user("p")]

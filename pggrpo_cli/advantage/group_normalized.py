@@ -7,7 +7,7 @@ from typing import Annotated
 
 import torch
 
-from pggrpo_cli.groups import GroupStatistics
+from pggrpo_cli.groups import standardised
 from pggrpo_cli.ranges import Range
 
 
@@ -18,9 +18,7 @@ class GroupNormalized:
 
     epsilon: Annotated[float, Range(ge=0)]
 
-    def __call__(self, rewards: torch.Tensor, terms: torch.Tensor, group_index: torch.Tensor) -> torch.Tensor:
-        groups = GroupStatistics.of(rewards, group_index)
-        centred = rewards - groups.mean[group_index]
-        squares = groups.sum(centred.square())
-        std = (squares / (groups.count - 1).clamp_min(1)).sqrt()
-        return groups.finish(centred / (std + self.epsilon)[group_index])
+    def __call__(
+        self, rewards: torch.Tensor, terms: torch.Tensor, weights: torch.Tensor, group_index: torch.Tensor
+    ) -> torch.Tensor:
+        return standardised(rewards, group_index, self.epsilon)

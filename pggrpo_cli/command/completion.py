@@ -26,8 +26,10 @@ _pggrpo() {
     while IFS= read -r one; do
         one="${one%%$'\t'*}"
         # bash breaks words at = and : as well (unless told otherwise), and replaces only what stands behind the last one
-        [[ -z $breaks || $word == [\"\']* ]] || one="${one#"${word%"${word##*[$breaks]}"}"}"
-        case "$one" in *[=./,\[]) ;; *) one+=' ' ;; esac
+        if [[ $word != [\"\']* ]]; then
+            [[ -z $breaks ]] || one="${one#"${word%"${word##*[$breaks]}"}"}"
+            case "$one" in *[=./,\[]) ;; *) one+=' ' ;; esac
+        fi
         COMPREPLY+=("$one")
     done < <(pggrpo __complete --line "$line" 2>/dev/null)
 }
@@ -37,14 +39,14 @@ complete -o nospace -F _pggrpo pggrpo
 ZSH = r"""#compdef pggrpo
 # pggrpo for zsh: eval "$(pggrpo completion zsh)"
 _pggrpo() {
-    local -a lines found what goes_on ends
-    local line
+    local -a lines goes_on ends
+    local line found
     lines=("${(@f)$(pggrpo __complete "${(@Q)words[2,CURRENT-1]}" "${(Q)PREFIX}" 2>/dev/null)}")
     for line in $lines; do
         found=${line%%$'\t'*}
         case $found in
-            *[=./,\[]) goes_on+=($found) ;;
-            *) ends+=($found) ;;
+            *[=./,\[]) goes_on+=("$found") ;;
+            *) ends+=("$found") ;;
         esac
     done
     compadd -S '' -a goes_on

@@ -127,6 +127,7 @@ def show(report: Report) -> None:
     console.print(_table(f"{report.prompts} prompts", report.numbers, report.difference))
     for key, numbers in report.by_part.items():
         console.print(_table(f"{report.by}: {key}", numbers, {}))
+    console.print(f"\\[low, high]: {report.confidence:.0%} bootstrap intervals over prompts")
 
 
 def _table(title: str, numbers: Mapping[str, Mapping[str, Any]], difference: Mapping[str, Any]) -> Any:

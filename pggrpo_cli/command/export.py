@@ -77,7 +77,7 @@ def export(
     name = hub or folder.absolute().name
     done = export_folder(found.checkpoint, folder, dtype, lambda kind: model_card(found, name, kind))
     tied = ", input and output embeddings tied" if done.tied else ""
-    print(f"written: {done.tensors} tensors in {done.dtype}{tied}; {done.files} files, {done.gigabytes:.2g} GB")
+    print(f"written: {done.tensors} tensors in {done.dtype}{tied}; {done.files} files, {done.gigabytes:.3g} GB")
     print(f"read back: the same tensors, and the same logits for a prompt of {done.prompt_tokens} tokens, bit for bit")
     if hub is None:
         print(f"{folder} is ready: pggrpo train model=hf model.path={folder}")

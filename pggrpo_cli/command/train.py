@@ -20,9 +20,15 @@ if TYPE_CHECKING:
 
 def main(arguments: list[str]) -> int:
     from pggrpo_cli.check import check
+    from pggrpo_cli.config import plain
+    from pggrpo_cli.data_files import check_files
     from pggrpo_cli.hydra_start import start
 
-    start("train", arguments, check, train)
+    def check_all(cfg: DictConfig) -> None:
+        check(cfg)
+        check_files(plain(cfg))
+
+    start("train", arguments, check_all, train)
     return 0
 
 

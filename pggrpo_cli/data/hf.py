@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from pggrpo_cli.errors import ConfigError
+from pggrpo_cli.filters import Sieve
+from pggrpo_cli.lazy_rows import TableRows, lazily, selected
+from pggrpo_cli.nested import plain
 from pggrpo_cli.ranges import Range
 from pggrpo_cli.records import divided
-from pggrpo_cli.rows import rows_from_records
+from pggrpo_cli.rows import row_maker
 from pggrpo_cli.types import Dataset, Row
 
 READERS = {".parquet": "parquet", ".arrow": "arrow", ".csv": "csv", ".json": "json", ".jsonl": "json"}
@@ -17,7 +21,11 @@ READERS = {".parquet": "parquet", ".arrow": "arrow", ".csv": "csv", ".json": "js
 
 @dataclass(frozen=True, kw_only=True)
 class Hf:
-    """`path`: a hub id, a file, or a folder written by save_to_disk. Scripts of a data set are never run."""
+    """`path`: a hub id, a file, or a folder written by save_to_disk. Scripts of a data set are never run.
+
+    `streaming`: the table is read and checked once; then each row is read again, from the file that the library maps into
+    memory, when its turn comes. What is on the hub is downloaded first all the same.
+    """
 
     path: str
     name: str | None
@@ -26,16 +34,19 @@ class Hf:
     eval_size: Annotated[int, Range(ge=0)]
     columns: dict[str, str]
     as_chat: bool
+    streaming: bool
 
-    def load(self, seed: int) -> Dataset:
-        rows = self._rows(self.split)
-        evaluation = None if self.eval_split is None else self._rows(self.eval_split)
-        return divided(rows, evaluation, self.eval_size, seed, "data.eval_split")
+    def load(self, seed: int, sieve: Sieve | None = None) -> Dataset:
+        rows = self._rows(self.split, sieve)
+        evaluation = None if self.eval_split is None else self._rows(self.eval_split, None)
+        return divided(rows, evaluation, self.eval_size, seed, "data.eval_split", sieve)
 
-    def _rows(self, split: str) -> list[Row]:
-        table = self._table(split)
-        records = ((f"{self.path}[{split}]:{index + 1}", record) for index, record in enumerate(table))
-        return rows_from_records(records, self.columns, as_chat=self.as_chat, need_preference=False)
+    def _rows(self, split: str, sieve: Sieve | None) -> Sequence[Row]:
+        make = row_maker(self.columns, as_chat=self.as_chat, need_preference=False)
+        # Without its own format, which may be numpy's or torch's, a table gives Python's values.
+        table = self._table(split).with_format(None)
+        source = TableRows(f"{self.path}[{split}]", table, lambda where, record: make(where, plain(record)))
+        return lazily(source, sieve) if self.streaming else selected(source, sieve)
 
     def _table(self, split: str) -> Any:
         try:

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pggrpo_cli.errors import ConfigError
-from pggrpo_cli.order import split
+from pggrpo_cli.filters import Sieve
+from pggrpo_cli.lazy_rows import selected
 from pggrpo_cli.ranges import Range
+from pggrpo_cli.records import limited
+from pggrpo_cli.shuffling import split
 from pggrpo_cli.types import Dataset, Row
 
 BY_HASH_SEED = ("isomorphic_strings", "knight_swap", "polynomial_multiplication", "ransom_note", "word_ladder")
@@ -29,7 +32,7 @@ class ReasoningGym:
     data_seed: int
     as_chat: bool
 
-    def load(self, seed: int) -> Dataset:
+    def load(self, seed: int, sieve: Sieve | None = None) -> Dataset:
         try:
             import reasoning_gym
             from reasoning_gym.factory import DATASETS
@@ -66,10 +69,11 @@ class ReasoningGym:
             prompt: Any = [{"role": "user", "content": question}] if self.as_chat else question
             columns = {**entry, "task": self.task, "params": self.params}
             rows.setdefault(question, Row(prompt=prompt, columns=columns, source=f"{self.task}:{index}"))
-        if len(rows) <= self.eval_size:
+        kept = selected(rows.values(), sieve)
+        if len(kept) <= self.eval_size:
             raise ConfigError(
-                f"`data.eval_size`: {self.eval_size} of {len(rows)} different questions held out leaves none to train "
+                f"`data.eval_size`: {self.eval_size} of {len(kept)} different questions held out leaves none to train "
                 "on. Raise data.size or lower data.eval_size."
             )
-        train, evaluation = split(list(rows.values()), self.eval_size, seed)
-        return Dataset(train=train, evaluation=evaluation)
+        train, evaluation = split(kept, self.eval_size, seed)
+        return Dataset(train=limited(train, sieve), evaluation=evaluation)

@@ -26,6 +26,7 @@ class Cispo:
 
     sg stops the gradient: every token keeps one, with a bounded weight. ratio_max is the absolute upper bound (TRL's
     epsilon_high, 5.0). The paper uses no KL and advantage=group_normalized.
+    nll_coef adds that times the likelihood of chosen completions, see objective.nll_of_step.
     """
 
     ratio_max: Annotated[float, Range(gt=0)]
@@ -33,6 +34,7 @@ class Cispo:
     kl_estimator: Literal["k1", "k2", "k3"]
     kl_reduction: Literal["token_mean", "sequence_sum"]
     entropy_coef: Annotated[float, Range(ge=0)]
+    nll_coef: Annotated[float, Range(ge=0)]
 
     needs_old_logprobs = True
     needs_pairs = False
@@ -48,7 +50,11 @@ class Cispo:
 
     @property
     def needs_zero_advantages(self) -> bool:
-        return self.kl_coef > 0 or self.entropy_coef > 0
+        return self.kl_coef > 0 or self.entropy_coef > 0 or self.nll_coef > 0
+
+    @property
+    def needs_chosen(self) -> bool:
+        return self.nll_coef > 0
 
     def __call__(self, policy: TokenScores, batch: TrainBatch) -> LossOutput:
         ratio, clamped = bounded_exp(log_ratio(policy, batch))
@@ -64,6 +70,7 @@ class Cispo:
             kl_estimator=self.kl_estimator,
             kl_reduction=self.kl_reduction,
             entropy_coef=self.entropy_coef,
+            nll_coef=self.nll_coef,
         )
         # No trust region below: only what the bound cuts above counts as clipped, whatever the advantage's sign.
         metrics = ratio_metrics(

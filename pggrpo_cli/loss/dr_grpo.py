@@ -25,6 +25,7 @@ class DrGrpo:
         −1/(N · L) Σ_i Σ_t min( r_it A_i , clip(r_it, 1 − clip_low, 1 + clip_high) A_i ) + kl_coef · KL(π_θ‖π_orig),
 
     L the sampler's max_new_tokens. The paper pairs it with advantage=group_mean and no KL.
+    nll_coef adds that times the likelihood of chosen completions, see objective.nll_of_step.
     """
 
     clip_low: Annotated[float, Range(gt=0, lt=1)]
@@ -34,6 +35,7 @@ class DrGrpo:
     kl_estimator: Literal["k1", "k2", "k3"]
     kl_reduction: Literal["token_mean", "sequence_sum"]
     entropy_coef: Annotated[float, Range(ge=0)]
+    nll_coef: Annotated[float, Range(ge=0)]
 
     needs_old_logprobs = True
     needs_pairs = False
@@ -49,7 +51,11 @@ class DrGrpo:
 
     @property
     def needs_zero_advantages(self) -> bool:
-        return self.kl_coef > 0 or self.entropy_coef > 0
+        return self.kl_coef > 0 or self.entropy_coef > 0 or self.nll_coef > 0
+
+    @property
+    def needs_chosen(self) -> bool:
+        return self.nll_coef > 0
 
     def __call__(self, policy: TokenScores, batch: TrainBatch) -> LossOutput:
         ratio, clamped = bounded_exp(log_ratio(policy, batch))
@@ -65,6 +71,7 @@ class DrGrpo:
             kl_estimator=self.kl_estimator,
             kl_reduction=self.kl_reduction,
             entropy_coef=self.entropy_coef,
+            nll_coef=self.nll_coef,
         )
         metrics = ratio_metrics(ratio, advantages, clamped, self.clip_low, self.clip_high, batch.token_weight)
         return LossOutput(loss=-surrogate + penalty, metrics=metrics | more)

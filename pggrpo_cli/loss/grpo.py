@@ -26,7 +26,7 @@ class Grpo:
 
     N the completions of the optimizer step. The paper (Shao et al. 2024, DeepSeekMath) takes a ratio for each token:
     that is loss=grpo_token. log r_i is clamped to ±20 before exp; beyond it the gradient is zero. ratio_max: the dual
-    clip for A < 0, null is off.
+    clip for A < 0, null is off. nll_coef adds that times the likelihood of chosen completions, see objective.nll_of_step.
     """
 
     clip_low: Annotated[float, Range(gt=0, lt=1)]
@@ -36,6 +36,7 @@ class Grpo:
     kl_estimator: Literal["k1", "k2", "k3"]
     kl_reduction: Literal["token_mean", "sequence_sum"]
     entropy_coef: Annotated[float, Range(ge=0)]
+    nll_coef: Annotated[float, Range(ge=0)]
 
     needs_old_logprobs = True
     needs_pairs = False
@@ -51,7 +52,11 @@ class Grpo:
 
     @property
     def needs_zero_advantages(self) -> bool:
-        return self.kl_coef > 0 or self.entropy_coef > 0
+        return self.kl_coef > 0 or self.entropy_coef > 0 or self.nll_coef > 0
+
+    @property
+    def needs_chosen(self) -> bool:
+        return self.nll_coef > 0
 
     def __call__(self, policy: TokenScores, batch: TrainBatch) -> LossOutput:
         delta = sum_by_sequence(log_ratio(policy, batch), batch)
@@ -67,6 +72,7 @@ class Grpo:
             kl_estimator=self.kl_estimator,
             kl_reduction=self.kl_reduction,
             entropy_coef=self.entropy_coef,
+            nll_coef=self.nll_coef,
         )
         metrics = ratio_metrics(ratio, batch.advantages, clamped, self.clip_low, self.clip_high)
         return LossOutput(loss=-surrogate.sum() / batch.num_sequences + penalty, metrics=metrics | more)

@@ -26,6 +26,7 @@ class GrpoToken:
     r_it = π_θ(y_it|·) / π_old(y_it|·). The paper uses kl_coef 0.04, k3, and advantage=group_normalized. With
     kl_reduction=token_mean the KL is averaged over all tokens of the step; the paper's (and TRL's) averages within each
     completion first. log r_it is clamped to ±20 before exp.
+    nll_coef adds that times the likelihood of chosen completions, see objective.nll_of_step.
     """
 
     clip_low: Annotated[float, Range(gt=0, lt=1)]
@@ -35,6 +36,7 @@ class GrpoToken:
     kl_estimator: Literal["k1", "k2", "k3"]
     kl_reduction: Literal["token_mean", "sequence_sum"]
     entropy_coef: Annotated[float, Range(ge=0)]
+    nll_coef: Annotated[float, Range(ge=0)]
 
     needs_old_logprobs = True
     needs_pairs = False
@@ -50,7 +52,11 @@ class GrpoToken:
 
     @property
     def needs_zero_advantages(self) -> bool:
-        return self.kl_coef > 0 or self.entropy_coef > 0
+        return self.kl_coef > 0 or self.entropy_coef > 0 or self.nll_coef > 0
+
+    @property
+    def needs_chosen(self) -> bool:
+        return self.nll_coef > 0
 
     def __call__(self, policy: TokenScores, batch: TrainBatch) -> LossOutput:
         ratio, clamped = bounded_exp(log_ratio(policy, batch))
@@ -66,6 +72,7 @@ class GrpoToken:
             kl_estimator=self.kl_estimator,
             kl_reduction=self.kl_reduction,
             entropy_coef=self.entropy_coef,
+            nll_coef=self.nll_coef,
         )
         metrics = ratio_metrics(ratio, advantages, clamped, self.clip_low, self.clip_high, batch.token_weight)
         return LossOutput(loss=-surrogate + penalty, metrics=metrics | more)

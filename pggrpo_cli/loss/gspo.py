@@ -27,6 +27,7 @@ class Gspo:
     minimising −(1/N) Σ_i min( s_i A_i , clip(s_i, 1 − clip_low, 1 + clip_high) A_i ) + kl_coef · KL(π_θ‖π_orig). The
     paper uses no KL, clips 3e-4 and 4e-4, and advantage=group_normalized. TRL calls it importance_sampling_level:
     sequence.
+    nll_coef adds that times the likelihood of chosen completions, see objective.nll_of_step.
     """
 
     clip_low: Annotated[float, Range(gt=0, lt=1)]
@@ -36,6 +37,7 @@ class Gspo:
     kl_estimator: Literal["k1", "k2", "k3"]
     kl_reduction: Literal["token_mean", "sequence_sum"]
     entropy_coef: Annotated[float, Range(ge=0)]
+    nll_coef: Annotated[float, Range(ge=0)]
 
     needs_old_logprobs = True
     needs_pairs = False
@@ -51,7 +53,11 @@ class Gspo:
 
     @property
     def needs_zero_advantages(self) -> bool:
-        return self.kl_coef > 0 or self.entropy_coef > 0
+        return self.kl_coef > 0 or self.entropy_coef > 0 or self.nll_coef > 0
+
+    @property
+    def needs_chosen(self) -> bool:
+        return self.nll_coef > 0
 
     def __call__(self, policy: TokenScores, batch: TrainBatch) -> LossOutput:
         delta = sum_by_sequence(log_ratio(policy, batch), batch) / batch.lengths.clamp_min(1)
@@ -67,6 +73,7 @@ class Gspo:
             kl_estimator=self.kl_estimator,
             kl_reduction=self.kl_reduction,
             entropy_coef=self.entropy_coef,
+            nll_coef=self.nll_coef,
         )
         metrics = ratio_metrics(ratio, batch.advantages, clamped, self.clip_low, self.clip_high)
         return LossOutput(loss=-surrogate.sum() / batch.num_sequences + penalty, metrics=metrics | more)

@@ -35,6 +35,7 @@ class PgGrpo:
     On the first update p_i = 1 and the gradient is β A_i ∇ log π_θ(y_i|x). gradient_scale: "faithful" leaves that β;
     "inverse_beta" divides the surrogate by β, so that β changes neither the step (SGD) nor the surrogate's weight against
     the KL and max_grad_norm (Adam). ratio_max: the dual clip for A < 0, null is off. The KL is to π_orig, never to π_old.
+    nll_coef adds that times the likelihood of chosen completions, see objective.nll_of_step.
     """
 
     beta: Annotated[float, Range(gt=0)]
@@ -47,6 +48,7 @@ class PgGrpo:
     kl_estimator: Literal["k1", "k2", "k3"]
     kl_reduction: Literal["token_mean", "sequence_sum"]
     entropy_coef: Annotated[float, Range(ge=0)]
+    nll_coef: Annotated[float, Range(ge=0)]
 
     needs_old_logprobs = True
     needs_pairs = False
@@ -62,7 +64,11 @@ class PgGrpo:
 
     @property
     def needs_zero_advantages(self) -> bool:
-        return self.kl_coef > 0 or self.entropy_coef > 0
+        return self.kl_coef > 0 or self.entropy_coef > 0 or self.nll_coef > 0
+
+    @property
+    def needs_chosen(self) -> bool:
+        return self.nll_coef > 0
 
     def __call__(self, policy: TokenScores, batch: TrainBatch) -> LossOutput:
         delta = sum_by_sequence(log_ratio(policy, batch), batch)
@@ -81,6 +87,7 @@ class PgGrpo:
             kl_estimator=self.kl_estimator,
             kl_reduction=self.kl_reduction,
             entropy_coef=self.entropy_coef,
+            nll_coef=self.nll_coef,
         )
         metrics = ratio_metrics(preference_ratio, batch.advantages, clamped, self.clip_low, self.clip_high)
         return LossOutput(loss=-surrogate.sum() / batch.num_sequences + penalty, metrics=metrics | more)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from pggrpo_cli.model_outline import ModelOutline, outline_of_folder, outline_of_hub
 from pggrpo_cli.policy import LoadedModel
-from pggrpo_cli.weights import load_folder, load_hub
+from pggrpo_cli.weights import is_local, load_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,15 +19,9 @@ class Hf:
 
     def load(self) -> LoadedModel:
         """Raises ConfigError `model.path` if files are missing or of a kind that is refused."""
-        return self._open(weights=True)
+        return load_model(self.path, self.revision, key="model.path")
 
-    def outline(self) -> LoadedModel:
-        """The same without its weights."""
-        return self._open(weights=False)
-
-    def _open(self, *, weights: bool) -> LoadedModel:
-        local = Path(self.path).expanduser()
-        looks_local = self.path.startswith((".", "/", "~")) or self.path.endswith(".gguf")
-        if looks_local or local.exists():
-            return load_folder(local, key="model.path", weights=weights)
-        return load_hub(self.path, self.revision, key="model.path", weights=weights)
+    def outline(self) -> ModelOutline:
+        if is_local(self.path):
+            return outline_of_folder(Path(self.path).expanduser(), key="model.path")
+        return outline_of_hub(self.path, self.revision, key="model.path")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pggrpo_cli.errors import ConfigError
+from pggrpo_cli.model_outline import ModelOutline, outline_of_folder, outline_of_hub
 from pggrpo_cli.policy import LoadedModel
 from pggrpo_cli.weights import load_folder, load_gguf, load_hub
 
@@ -37,13 +38,12 @@ class Smollm2135m:
             self._convert(gguf, cached)
         return load_folder(cached, key="model")
 
-    def outline(self) -> LoadedModel:
-        """The same without its weights; nothing is converted."""
+    def outline(self) -> ModelOutline:
         cached = cache_folder() / "smollm2_135m"
-        if (cached / "config.json").exists():
-            return load_folder(cached, key="model", weights=False)
-        gguf = self._packaged_gguf()
-        return self._from_hub(weights=False) if gguf is None else load_gguf(gguf, key="model", weights=False)
+        place = cached if (cached / "config.json").exists() else self._packaged_gguf()
+        return (
+            outline_of_hub(self.hub_id, None, key="model") if place is None else outline_of_folder(place, key="model")
+        )
 
     def _packaged_gguf(self) -> Path | None:
         # find_spec locates the package without running it: its own dependencies are not needed.
@@ -65,9 +65,9 @@ class Smollm2135m:
         except OSError:  # another process was first
             shutil.rmtree(temporary, ignore_errors=True)
 
-    def _from_hub(self, *, weights: bool = True) -> LoadedModel:
+    def _from_hub(self) -> LoadedModel:
         try:
-            return load_hub(self.hub_id, None, key="model", weights=weights)
+            return load_hub(self.hub_id, None, key="model")
         except ConfigError as error:
             raise ConfigError(
                 f"`model`: SmolLM2-135M-Instruct is neither cached nor installed, and the hub did not give it. Install "

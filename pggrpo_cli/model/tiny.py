@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pggrpo_cli.errors import ConfigError
+from pggrpo_cli.model_outline import ModelOutline, outline
 from pggrpo_cli.policy import LoadedModel
 from pggrpo_cli.ranges import Range
 
@@ -35,12 +36,6 @@ class Tiny:
     def load(self) -> LoadedModel:
         import torch
 
-        for key, value, divisor, of in (
-            ("heads", self.hidden_size, self.heads, "model.hidden_size"),
-            ("key_value_heads", self.heads, self.key_value_heads, "model.heads"),
-        ):
-            if value % divisor:
-                raise ConfigError(f"`model.{key}`: {divisor} does not divide {of}={value}.")
         tokenizer = byte_tokenizer()
         config = self._config(tokenizer)
         from transformers import AutoModelForCausalLM
@@ -52,7 +47,18 @@ class Tiny:
         module.generation_config.pad_token_id = tokenizer.pad_token_id
         return LoadedModel(module=module, tokenizer=tokenizer, source=f"random {self.family}, seed {self.init_seed}")
 
+    def outline(self) -> ModelOutline:
+        tokenizer = byte_tokenizer()
+        config = self._config(tokenizer)
+        return outline(tokenizer, config, config)
+
     def _config(self, tokenizer: Any) -> Any:
+        for key, value, divisor, of in (
+            ("heads", self.hidden_size, self.heads, "model.hidden_size"),
+            ("key_value_heads", self.heads, self.key_value_heads, "model.heads"),
+        ):
+            if value % divisor:
+                raise ConfigError(f"`model.{key}`: {divisor} does not divide {of}={value}.")
         from transformers import Gemma3TextConfig, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
         kinds: dict[str, Any] = {

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import inspect
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
 
-from pggrpo_cli.errors import ConfigError, UserCodeError
+from pggrpo_cli.errors import UserCodeError
 from pggrpo_cli.types import Sample, Scores
+from pggrpo_cli.user_file import load_function
 
 Style = Literal["TRL", "verl", "plain"]
 
@@ -132,11 +129,16 @@ def _verl_arguments(sample: Sample) -> dict[str, Any]:
 
 
 def _each(function: Callable[..., Any], calls: Sequence[Mapping[str, Any]]) -> list[Any]:
-    if not inspect.iscoroutinefunction(function):
-        return [function(**arguments) for arguments in calls]
+    """What the calls return; those that are async wait side by side."""
+    returned = [function(**arguments) for arguments in calls]
+    if not any(inspect.isawaitable(one) for one in returned):
+        return returned
+
+    async def result(one: Any) -> Any:
+        return await one if inspect.isawaitable(one) else one
 
     async def together() -> list[Any]:
-        return list(await asyncio.gather(*(function(**arguments) for arguments in calls)))
+        return list(await asyncio.gather(*map(result, returned)))
 
     return asyncio.run(together())
 
@@ -157,25 +159,5 @@ def _awaited(scores: Any) -> Any:
     return asyncio.run(scores) if inspect.iscoroutine(scores) else scores
 
 
-@lru_cache(maxsize=32)
 def _load(path: str, name: str) -> Callable[..., Any]:
-    file = Path(path).expanduser().resolve()
-    if not file.is_file():
-        raise ConfigError(f"`reward.python.path`: there is no file {path} (looked in {Path.cwd()}).")
-    spec = importlib.util.spec_from_file_location(f"pggrpo_user_{file.stem}", file)
-    if spec is None or spec.loader is None:
-        raise ConfigError(f"`reward.python.path`: {path} is no Python file.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses and pickles look their module up there
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        del sys.modules[spec.name]
-        raise UserCodeError(f"`reward.python.path`: {path} raised {type(error).__name__} when read: {error}") from error
-    function = getattr(module, name, None)
-    if not callable(function):
-        functions = [key for key, value in vars(module).items() if inspect.isfunction(value)]
-        raise ConfigError(
-            f"`reward.python.name`: {path} has no function {name!r}; it has {', '.join(functions) or 'none'}."
-        )
-    return function
+    return load_function(path, name, "reward.python")

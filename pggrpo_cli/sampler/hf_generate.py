@@ -13,6 +13,7 @@ from pggrpo_cli.draws import position_keys, row_key
 from pggrpo_cli.errors import OutOfMemory
 from pggrpo_cli.out_of_memory import first_line, is_out_of_memory, release
 from pggrpo_cli.policy import Policy
+from pggrpo_cli.protocols import Finished
 from pggrpo_cli.ranges import Range
 from pggrpo_cli.selection import Selection
 from pggrpo_cli.stopping import StopRule
@@ -41,7 +42,9 @@ class HfGenerate:
 class OpenHfGenerate:
     sampler: HfGenerate
 
-    def sample(self, policy: Policy, prompts: Sequence[Prompt], draws: DrawKey) -> list[RolloutGroup]:
+    def sample(
+        self, policy: Policy, prompts: Sequence[Prompt], draws: DrawKey, finished: Finished | None = None
+    ) -> list[RolloutGroup]:
         config = self.sampler
         selection = Selection(
             temperature=config.temperature, top_p=config.top_p, top_k=config.top_k, min_p=config.min_p
@@ -52,7 +55,7 @@ class OpenHfGenerate:
             max_new_tokens=config.max_new_tokens,
             tokenizer=policy.tokenizer,
         )
-        return generate_groups(policy, prompts, config.group_size, selection, stop_rule, draws)
+        return generate_groups(policy, prompts, config.group_size, selection, stop_rule, draws, finished)
 
 
 def generate_groups(
@@ -62,6 +65,7 @@ def generate_groups(
     selection: Selection,
     stop_rule: StopRule,
     draws: DrawKey,
+    finished: Finished | None = None,
 ) -> list[RolloutGroup]:
     """Samples `group_size` completions for each prompt with the module's own attention and cache; fewer at a time while
     memory runs out."""
@@ -89,6 +93,8 @@ def generate_groups(
                 at_once = (at_once + 1) // 2
                 warn(f"memory ran out in the rollout; the same prompt again with {at_once} completions at a time")
             groups.append(RolloutGroup(prompt=prompt, rollouts=rollouts))
+            if finished is not None:
+                finished(ordinal, groups[-1])
     return groups
 
 

@@ -12,6 +12,7 @@ from pggrpo_cli.decoding import decode_groups
 from pggrpo_cli.errors import OutOfMemory
 from pggrpo_cli.out_of_memory import first_line, is_out_of_memory, release
 from pggrpo_cli.policy import Policy
+from pggrpo_cli.protocols import Finished
 from pggrpo_cli.ranges import Range
 from pggrpo_cli.sampler.hf_generate import generate_groups
 from pggrpo_cli.selection import Selection
@@ -55,7 +56,9 @@ class OpenNative:
     def load(self, state: StateDict) -> None:
         self._max_rows = state.get("max_rows")
 
-    def sample(self, policy: Policy, prompts: Sequence[Prompt], draws: DrawKey) -> list[RolloutGroup]:
+    def sample(
+        self, policy: Policy, prompts: Sequence[Prompt], draws: DrawKey, finished: Finished | None = None
+    ) -> list[RolloutGroup]:
         config = self.sampler
         selection = Selection(
             temperature=config.temperature, top_p=config.top_p, top_k=config.top_k, min_p=config.min_p
@@ -67,23 +70,29 @@ class OpenNative:
             tokenizer=policy.tokenizer,
         )
         if policy.packable:
-            return self._decode(policy, prompts, selection, stop_rule, draws)
+            return self._decode(policy, prompts, selection, stop_rule, draws, finished)
         if not self._said:
             print(
                 f"sampler: native cannot run this model ({policy.packable_reason}); using generate()", file=sys.stderr
             )
             self._said = True
-        return generate_groups(policy, prompts, config.group_size, selection, stop_rule, draws)
+        return generate_groups(policy, prompts, config.group_size, selection, stop_rule, draws, finished)
 
     def _decode(
-        self, policy: Policy, prompts: Sequence[Prompt], selection: Selection, stop_rule: StopRule, draws: DrawKey
+        self,
+        policy: Policy,
+        prompts: Sequence[Prompt],
+        selection: Selection,
+        stop_rule: StopRule,
+        draws: DrawKey,
+        finished: Finished | None,
     ) -> list[RolloutGroup]:
         """With fewer rows at a time while memory runs out: a completion's random numbers do not depend on it."""
         size = self.sampler.group_size
         while True:
             rows = self._max_rows or self.sampler.max_rows
             try:
-                return decode_groups(policy, prompts, size, selection, stop_rule, draws, rows)
+                return decode_groups(policy, prompts, size, selection, stop_rule, draws, rows, finished)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import torch
 
 from pggrpo_cli.errors import DataError
+from pggrpo_cli.protocols import Finished
 from pggrpo_cli.ranges import Range
 from pggrpo_cli.types import DrawKey, Prompt, Rollout, RolloutGroup, RunContext
 
@@ -33,23 +34,33 @@ class Offline:
 class OpenOffline:
     group_size: int
 
-    def sample(self, policy: Any, prompts: Sequence[Prompt], draws: DrawKey) -> list[RolloutGroup]:
-        return [RolloutGroup(prompt=prompt, rollouts=self._rollouts(policy, prompt)) for prompt in prompts]
+    def sample(
+        self, policy: Any, prompts: Sequence[Prompt], draws: DrawKey, finished: Finished | None = None
+    ) -> list[RolloutGroup]:
+        for prompt in prompts:
+            self._check(prompt)
+        return [offline_group(policy, prompt) for prompt in prompts]
 
-    def _rollouts(self, policy: Any, prompt: Prompt) -> list[Rollout]:
+    def _check(self, prompt: Prompt) -> None:
         if len(prompt.completion_ids) != self.group_size:
             raise DataError(
                 f"`sampler`: {prompt.row.source or 'a row'} brings {len(prompt.completion_ids)} completions, "
                 f"sampler.group_size is {self.group_size}. sampler=offline needs data with completions, such as "
-                "data=preference_jsonl (2 a row) or rows with a completion column (1 a row, sampler.group_size=1)."
+                "data=preference_jsonl (2 a row) or rows with a completion column (1 a row, sampler.group_size=1); where "
+                "some rows bring completions and others none, sampler=mixed takes both."
             )
-        return [
-            Rollout(
-                completion_ids=torch.tensor(ids, dtype=torch.long),
-                logprobs=None,
-                text=policy.tokenizer.decode(ids, skip_special_tokens=True),
-                finish_reason="offline",
-                preference=completion.preference,
-            )
-            for ids, completion in zip(prompt.completion_ids, prompt.row.completions, strict=True)
-        ]
+
+
+def offline_group(policy: Any, prompt: Prompt) -> RolloutGroup:
+    """The completions that come with a prompt."""
+    rollouts = [
+        Rollout(
+            completion_ids=torch.tensor(ids, dtype=torch.long),
+            logprobs=None,
+            text=policy.tokenizer.decode(ids, skip_special_tokens=True),
+            finish_reason="offline",
+            preference=completion.preference,
+        )
+        for ids, completion in zip(prompt.completion_ids, prompt.row.completions, strict=True)
+    ]
+    return RolloutGroup(prompt=prompt, rollouts=rollouts)

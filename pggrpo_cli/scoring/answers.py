@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -26,11 +27,14 @@ class Answers:
     metrics: Mapping[str, float] = field(default_factory=dict)
     columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     """[B] each"""
+    seconds: float = 0.0
+    """That the reward was at work."""
+    notes: Sequence[str] = ()
 
 
-def all_failed(count: int, message: str, trace: str = "") -> Answers:
+def all_failed(count: int, message: str, trace: str = "", seconds: float = 0.0) -> Answers:
     """The same ScoreError for each of `count` samples."""
-    return Answers(answers=[ScoreError(message=message, traceback=trace)] * count)
+    return Answers(answers=[ScoreError(message=message, traceback=trace)] * count, seconds=seconds)
 
 
 @contextmanager
@@ -53,15 +57,24 @@ def described(reward: Any) -> str:
 
 def call(reward: Any, samples: Sequence[Sample]) -> Answers:
     """`reward.score(samples)`; what it raises, unless it is an error of ours, fails all of its samples."""
+    began = time.perf_counter()
     try:
         returned = reward.score(samples)
     except (PggrpoError, EndedBySignal):
         raise
     except (Exception, SystemExit) as error:
         trace = "".join(traceback.format_exception(error))
-        return all_failed(len(samples), f"raised {type(error).__name__}: {error}", trace)
+        message = f"raised {type(error).__name__}: {error}"
+        return all_failed(len(samples), message, trace, time.perf_counter() - began)
+    seconds = time.perf_counter() - began
     scores = returned if isinstance(returned, Scores) else Scores(scores=returned)
-    return Answers(answers=_checked(scores.scores, len(samples)), metrics=scores.metrics, columns=scores.columns)
+    return Answers(
+        answers=_checked(scores.scores, len(samples)),
+        metrics=scores.metrics,
+        columns=scores.columns,
+        notes=scores.notes,
+        seconds=seconds,
+    )
 
 
 def _checked(scores: Any, count: int) -> list[Answer]:

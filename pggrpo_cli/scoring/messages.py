@@ -40,6 +40,8 @@ def encode_answers(answers: Answers) -> dict[str, Any]:
         "answers": [asdict(one) if isinstance(one, ScoreError) else one for one in answers.answers],
         "metrics": {str(name): float(value) for name, value in answers.metrics.items()},
         "columns": {str(name): [_loggable(value) for value in values] for name, values in answers.columns.items()},
+        "seconds": answers.seconds,
+        "notes": [str(note) for note in answers.notes],
     }
 
 
@@ -48,6 +50,8 @@ def decode_answers(message: Mapping[str, Any]) -> Answers:
         answers=[ScoreError(**one) if isinstance(one, dict) else one for one in message["answers"]],
         metrics=message["metrics"],
         columns=message["columns"],
+        seconds=message["seconds"],
+        notes=message["notes"],
     )
 
 

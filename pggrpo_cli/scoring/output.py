@@ -13,10 +13,11 @@ REWARDS_LOG = "rewards.log"
 
 
 class Output:
-    """Thread-safe. `run_dir` None: nothing is written."""
+    """Thread-safe. `run_dir` None: nothing is written; what there would be is in `kept`."""
 
     def __init__(self, run_dir: Path | None) -> None:
         self._file = None if run_dir is None else run_dir / REWARDS_LOG
+        self.kept = bytearray()
         self._left = LIMIT
         self._lock = threading.Lock()
 
@@ -28,10 +29,13 @@ class Output:
         return data
 
     def _write(self, data: bytes) -> None:
-        if self._file is None or not data or self._left <= 0:
+        if not data or self._left <= 0:
             return
         kept = data[: self._left]
         self._left -= len(kept)
+        if self._file is None:
+            self.kept += kept
+            return
         if self._left <= 0:
             kept += b"\n[the rest of what the rewards print is not kept]\n"
         try:

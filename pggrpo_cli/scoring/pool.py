@@ -107,6 +107,11 @@ class Pool:
         self._calls.put(call)
         return call.result
 
+    @property
+    def printed(self) -> str:
+        """By its processes, where there is no run to keep it."""
+        return self._output.kept.decode("utf-8", "replace")
+
     def pids(self) -> list[int]:
         """Of the processes that are alive."""
         return [worker.pid for worker in self._workers if worker.pid is not None]
@@ -154,7 +159,8 @@ class _Worker:
         try:
             return decode_answers(_accepted(self._ask(message, reward.timeout_s)))
         except TimeoutError:
-            return all_failed(len(samples), f"took longer than timeout_s={reward.timeout_s:g} seconds")
+            words = f"took longer than timeout_s={reward.timeout_s:g} seconds"
+            return all_failed(len(samples), words, seconds=reward.timeout_s or 0.0)
         except EOFError as death:
             return all_failed(len(samples), str(death), self._last_words())
 
@@ -210,6 +216,8 @@ class _Worker:
             while (left := deadline - time.monotonic()) > 0:
                 ready = wait(sources, min(left, LOOK_SECONDS))
                 if self._connection in ready:
+                    if wait([stdout.fileno()], 0):  # what it printed before it answered
+                        self._read(stdout.fileno())
                     return from_bytes(self._connection.recv_bytes())
                 if stdout in ready and not self._read(stdout.fileno()):
                     sources.remove(stdout)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-import random
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from pggrpo_cli.config import MAPPING_KEYS, RewardSettings, TrainConfig
-from pggrpo_cli.errors import RewardTraceback, UserCodeError
+from pggrpo_cli.errors import RewardTraceback, Unavailable, UserCodeError
 from pggrpo_cli.instantiate import component
 from pggrpo_cli.prompts import PromptFormat, apply_format
-from pggrpo_cli.scoring.answers import Answer, Answers, call, described, opened
+from pggrpo_cli.scoring.answers import Answer, Answers, described, opened
+from pggrpo_cli.scoring.calls import Calls, NamedReward
 from pggrpo_cli.scoring.output import Output
 from pggrpo_cli.scoring.pool import IsolatedReward, Pool, default_workers
 from pggrpo_cli.types import RewardContext, Row, Sample, ScoreError
@@ -31,57 +29,77 @@ class ScoredSamples:
     """As the rewards gave them, [B] by name."""
     values: dict[str, list[float | None]]
     """Scaled, clipped and gated, not yet weighted: [B] by name. rewards = Σ weight · value."""
-    errors: int = 0
-    """Completions that a reward could not score, whatever became of them."""
     metrics: dict[str, float] = field(default_factory=dict)
     """What the rewards log beside their scores."""
     columns: dict[str, list[Any]] = field(default_factory=dict)
     """What they say of each sample, [B] each."""
+    failures: dict[str, dict[int, ScoreError]] = field(default_factory=dict)
+    """By name and place: what could not be scored, and why."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """By name, that the reward was at work, in whatever processes."""
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class NamedReward:
-    """A reward, here (an object with `score`) or in a process of its own, and the keys of its node."""
-
-    reward: Any
-    settings: RewardSettings
+    @property
+    def errors(self) -> int:
+        """Completions that a reward could not score, whatever became of them."""
+        return sum(len(failed) for failed in self.failures.values())
 
 
 class Scorer:
     """Rewards by name. With `pool`, those that are isolated run in its processes."""
 
     def __init__(
-        self, rewards: Mapping[str, NamedReward], pool: Pool | None = None, max_error_share: float = 1.0
+        self,
+        rewards: Mapping[str, NamedReward],
+        pool: Pool | None = None,
+        max_error_share: float = 1.0,
+        ahead: bool = True,
     ) -> None:
         self._rewards, self._pool, self._max_error_share = dict(rewards), pool, max_error_share
+        self._ahead = ahead
         self.weights = {name: one.settings.weight for name, one in rewards.items()}
         self.warnings: list[str] = []
         """To be shown once each; whoever shows them clears the list."""
         self._warned: set[str] = set()
 
+    def begin(self) -> Scoring:
+        """The scoring of a step whose completions come group after group."""
+        return Scoring(self, {name: Calls(one, self._pool) for name, one in self._rewards.items()}, self._ahead)
+
     def score(self, samples: Sequence[Sample]) -> ScoredSamples:
-        """Raises UserCodeError, with the reward's own error as cause, where `on_error` is raise or too many failed."""
-        rounds = {name: _Round(name, one, samples, self._pool) for name, one in self._rewards.items()}
+        """Raises UserCodeError, with the reward's own error as cause, where `on_error` is raise or too many failed;
+        Unavailable where all of these may be otherwise later."""
+        return self.begin().finish(samples)
+
+    def settled(self, answers: Mapping[str, Answers], samples: Sequence[Sample]) -> ScoredSamples:
+        """What becomes of the rewards' answers. Raises like score."""
         terms: dict[str, list[float | None]] = {}
         metrics: dict[str, float] = {}
         columns: dict[str, list[Any]] = {}
-        errors = 0
-        for name, one in rounds.items():
-            answers = one.finish()
-            failed = [index for index, answer in enumerate(answers.answers) if isinstance(answer, ScoreError)]
-            errors += len(failed)
-            terms[name] = self._settle(name, answers.answers, failed, samples)
-            metrics |= answers.metrics
-            columns |= {f"{name}.{column}": list(values) for column, values in answers.columns.items()}
+        failures: dict[str, dict[int, ScoreError]] = {}
+        seconds: dict[str, float] = {}
+        for name, given in answers.items():
+            failures[name] = {i: answer for i, answer in enumerate(given.answers) if isinstance(answer, ScoreError)}
+            seconds[name] = given.seconds
+            terms[name] = self._settle(name, given.answers, list(failures[name]), samples)
+            metrics |= given.metrics
+            columns |= {f"{name}.{column}": list(values) for column, values in given.columns.items()}
+            for note in given.notes:
+                self._warn_once(f"note: `reward.{name}`: {note}")
         values = self._values(terms)
         return ScoredSamples(
             rewards=self._sums(values, len(samples)),
             terms=terms,
             values=values,
-            errors=errors,
             metrics=metrics,
             columns=columns,
+            failures=failures,
+            seconds=seconds,
         )
+
+    def _warn_once(self, words: str) -> None:
+        if words not in self._warned:
+            self._warned.add(words)
+            self.warnings.append(words)
 
     @property
     def notes(self) -> list[str]:
@@ -91,21 +109,25 @@ class Scorer:
             notes |= self._pool.notes
         return [f"reward.{name}: {words}" for name, words in notes.items() if words]
 
+    @property
+    def printed(self) -> str:
+        """What isolated rewards have printed, where there is no run to keep it."""
+        return "" if self._pool is None else self._pool.printed
+
     def dry_run(self, rows: Sequence[Row], prompt_format: PromptFormat) -> None:
         """Calls every reward on real rows with made-up completions, so that a broken one fails before a model loads."""
-        samples: list[Sample] = []
-        for index, row in enumerate(rows):
-            prompt = apply_format(row, prompt_format).prompt
-            for text in ("", "0", str(row.columns.get("answer", "1"))):
-                sample = Sample(
-                    prompt=prompt,
-                    completion=text,
-                    completion_ids=[0],
-                    finish_reason="stop",
-                    columns=row.columns,
-                    group=index,
-                )
-                samples.append(sample)
+        samples = [
+            Sample(
+                prompt=apply_format(row, prompt_format).prompt,
+                completion=text,
+                completion_ids=[0],
+                finish_reason="stop",
+                columns=row.columns,
+                group=index,
+            )
+            for index, row in enumerate(rows)
+            for text in made_up(row)
+        ]
         if samples:
             self.score(samples)
 
@@ -153,49 +175,28 @@ class Scorer:
         return sums
 
 
-class _Round:
-    """One reward's calls for one set of samples. Those in other processes begin at once."""
+class Scoring:
+    """The scoring of one step's completions."""
 
-    def __init__(self, name: str, named: NamedReward, samples: Sequence[Sample], pool: Pool | None) -> None:
-        self._reward, self._count = named.reward, len(samples)
-        settings = named.settings
-        self._places = [index for index, sample in enumerate(samples) if settings.applies(sample)]
-        size = settings.batch_size or max(1, len(self._places))
-        chunks = [self._places[start : start + size] for start in range(0, len(self._places), size)]
-        self._calls = [[samples[place] for place in chunk] for chunk in chunks]
-        self._futures: list[Future[Answers]] = []
-        if isinstance(self._reward, IsolatedReward):
-            assert pool is not None
-            self._futures = [pool.submit(self._reward, chunk) for chunk in self._calls]
+    def __init__(self, scorer: Scorer, calls: Mapping[str, Calls], ahead: bool) -> None:
+        self._scorer, self._calls = scorer, calls
+        self._ahead = [one for one in calls.values() if ahead and one.can_begin_ahead]
+        self.weights = scorer.weights
 
-    def finish(self) -> Answers:
-        """All of them, in the order of the samples."""
-        if self._futures:
-            parts = [future.result() for future in self._futures]
-        else:
-            with _random_state_kept():
-                parts = [call(self._reward, chunk) for chunk in self._calls]
-        answers: list[Answer] = [None] * self._count
-        given = [answer for part in parts for answer in part.answers]
-        for place, answer in zip(self._places, given, strict=True):
-            answers[place] = answer
-        metrics: dict[str, list[float]] = {}
-        columns: dict[str, list[Any]] = {}
-        for part, chunk in zip(parts, self._chunks(), strict=True):
-            for name, value in part.metrics.items():
-                metrics.setdefault(name, []).append(value)
-            for name, values in part.columns.items():
-                column = columns.setdefault(name, [None] * self._count)
-                for place, value in zip(chunk, values, strict=False):
-                    column[place] = value
-        means = {name: math.fsum(values) / len(values) for name, values in metrics.items()}
-        return Answers(answers=answers, metrics=means, columns=columns)
+    @property
+    def begins_ahead(self) -> bool:
+        """Whether a reward can score a group while others are still sampled."""
+        return bool(self._ahead)
 
-    def _chunks(self) -> Iterator[list[int]]:
-        start = 0
-        for one in self._calls:
-            yield self._places[start : start + len(one)]
-            start += len(one)
+    def add(self, samples: Sequence[Sample]) -> None:
+        """All completions of one group; the rewards that can begin with them."""
+        for calls in self._ahead:
+            calls.begin(samples)
+
+    def finish(self, samples: Sequence[Sample]) -> ScoredSamples:
+        """Of all completions of the step, those that were added included. Raises like Scorer.score."""
+        started = {name: calls.start(samples) for name, calls in self._calls.items()}
+        return self._scorer.settled({name: one.finish() for name, one in started.items()}, samples)
 
 
 @contextmanager
@@ -216,7 +217,12 @@ def open_scorer(config: TrainConfig, context: RewardContext) -> Iterator[Scorer]
             else:
                 working = stack.enter_context(opened(component(node, f"reward.{name}"), name, context))
                 rewards[name] = NamedReward(reward=working, settings=settings)
-        yield Scorer(rewards, pool, config.scoring.max_error_share)
+        yield Scorer(rewards, pool, config.scoring.max_error_share, config.scoring.ahead)
+
+
+def made_up(row: Row) -> tuple[str, ...]:
+    """Completions for trying a reward out: nothing, a wrong answer, the row's own."""
+    return ("", "0", str(row.columns.get("answer", "1")))
 
 
 def reward_settings(config: TrainConfig, name: str) -> RewardSettings:
@@ -227,30 +233,15 @@ def reward_settings(config: TrainConfig, name: str) -> RewardSettings:
 
 def _blamed(
     name: str, answers: Sequence[Answer], failed: Sequence[int], samples: Sequence[Sample], asked: int
-) -> UserCodeError:
-    first = answers[failed[0]]
-    assert isinstance(first, ScoreError)
+) -> UserCodeError | Unavailable:
+    errors = [answer for answer in answers if isinstance(answer, ScoreError)]
+    first = errors[0]
     share = f" {len(failed)} of {asked} failed." if len(failed) > 1 else ""
+    if all(error.passing for error in errors):
+        return Unavailable(f"`reward.{name}`: {first.message}.{share}")
     trace = " Its traceback stands above." if first.traceback else ""
     error = UserCodeError(
         f"`reward.{name}`: {first.message} (for the completion {samples[failed[0]].completion[:80]!r}).{share}{trace}"
     )
     error.__cause__ = RewardTraceback(first.traceback) if first.traceback else None
     return error
-
-
-@contextmanager
-def _random_state_kept() -> Iterator[None]:
-    """Whatever a reward does to the global generators, training does not notice."""
-    state = random.getstate()
-    numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
-    numpy_state = None if numpy is None else numpy.random.get_state()
-    torch_state = None if torch is None else torch.get_rng_state()
-    try:
-        yield
-    finally:
-        random.setstate(state)
-        if numpy is not None:
-            numpy.random.set_state(numpy_state)
-        if torch is not None:
-            torch.set_rng_state(torch_state)

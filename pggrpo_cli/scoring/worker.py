@@ -17,13 +17,13 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from pggrpo_cli.errors import ConfigError, DataError, PggrpoError
+from pggrpo_cli.errors import ConfigError, DataError, PggrpoError, Unavailable
 from pggrpo_cli.instantiate import component
 from pggrpo_cli.scoring.answers import call, described, opened
 from pggrpo_cli.scoring.messages import decode_samples, encode_answers, from_bytes, to_bytes
 from pggrpo_cli.types import RewardContext, Sample
 
-REFUSALS = {"ConfigError": ConfigError, "DataError": DataError}
+REFUSALS = {"ConfigError": ConfigError, "DataError": DataError, "Unavailable": Unavailable}
 """Errors of ours that end the run, whatever `on_error` says; every other one is the user's code at fault."""
 
 

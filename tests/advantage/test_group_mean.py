@@ -14,7 +14,7 @@ NAN = math.nan
 
 def advantages(rewards: list[float], groups: list[int]) -> list[float]:
     made = torch.tensor(rewards, dtype=torch.float64)
-    return GroupMean()(made, made[:, None], torch.tensor(groups)).tolist()
+    return GroupMean()(made, made[:, None], torch.ones(1), torch.tensor(groups)).tolist()
 
 
 def test_by_hand_in_any_order_of_rows() -> None:

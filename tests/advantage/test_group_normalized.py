@@ -13,7 +13,7 @@ from pggrpo_cli.advantage.group_normalized import GroupNormalized
 
 def advantages(rewards: list[float], groups: list[int], epsilon: float = 1e-4) -> list[float]:
     made = torch.tensor(rewards, dtype=torch.float64)
-    return GroupNormalized(epsilon=epsilon)(made, made[:, None], torch.tensor(groups)).tolist()
+    return GroupNormalized(epsilon=epsilon)(made, made[:, None], torch.ones(1), torch.tensor(groups)).tolist()
 
 
 def test_by_hand() -> None:

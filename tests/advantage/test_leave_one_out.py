@@ -12,7 +12,7 @@ from pggrpo_cli.advantage.leave_one_out import LeaveOneOut
 
 def advantages(rewards: list[float], groups: list[int]) -> list[float]:
     made = torch.tensor(rewards, dtype=torch.float64)
-    return LeaveOneOut()(made, made[:, None], torch.tensor(groups)).tolist()
+    return LeaveOneOut()(made, made[:, None], torch.ones(1), torch.tensor(groups)).tolist()
 
 
 def test_by_hand() -> None:

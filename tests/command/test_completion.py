@@ -182,7 +182,7 @@ printf '[%s]\\n' "${{COMPREPLY[@]}}"
     ("pggrpo train loss.b", BREAKS, ["loss.beta="]),
     ("pggrpo train device=cuda:", BREAKS, ["0 "]),
     ("pggrpo train device=cuda:", BREAKS.replace(":", ""), ["cuda:0 "]),
-    ("pggrpo train 'loss=hi", BREAKS, ["loss=hinge "]),
+    ("pggrpo train 'loss=hi", BREAKS, ["loss=hinge"]),
     ("pggrpo train data.path=sub", BREAKS, ["sub folder/"]),
     ("pggrpo train loss=nonsense", BREAKS, []),
 ])  # fmt: skip

@@ -80,6 +80,7 @@ def test_the_real_program(folder: Path) -> None:
     assert {path.name for path in out.iterdir()} == EXPORTED
     assert equal(weights(out), weights(folder / "run/checkpoints/step-000001"))
     assert rest(folder) == set()
+    assert len({path.stat().st_mode for path in out.iterdir()}) == 1
     module = AutoModelForCausalLM.from_pretrained(out, trust_remote_code=False)
     assert module.get_output_embeddings().weight is module.get_input_embeddings().weight
     tokenizer = AutoTokenizer.from_pretrained(out)
@@ -237,9 +238,10 @@ def test_what_differs_is_never_put_in_place(folder: Path, monkeypatch: pytest.Mo
 
 KILLER = """
 import os, signal, sys
-from pggrpo_cli import hf_folder, whole_folder
+from pggrpo_cli import export_source, hf_folder, whole_folder
 from pggrpo_cli.cli import main
-owner, name, nth = {"hf_folder": hf_folder, "whole_folder": whole_folder, "os": os}[sys.argv[1]], sys.argv[2], int(sys.argv[3])
+owners = {"export_source": export_source, "hf_folder": hf_folder, "whole_folder": whole_folder, "os": os}
+owner, name, nth = owners[sys.argv[1]], sys.argv[2], int(sys.argv[3])
 original, count = getattr(owner, name), [0]
 def call(*given, **named):
     count[0] += 1
@@ -271,7 +273,7 @@ def test_killed_between_the_renames_of_a_replacement(folder: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("point", [
     ["hf_folder", "_write_model", "1"], ["hf_folder", "_compare_tensors", "1"], ["hf_folder", "flush", "3"],
-    ["hf_folder", "put_in_place", "1"], ["os", "rename", "1"], ["whole_folder", "flush", "1"], ["hf_folder", "remove", "1"],
+    ["hf_folder", "put_in_place", "1"], ["os", "rename", "1"], ["whole_folder", "flush", "1"], ["export_source", "remove", "1"],
 ])  # fmt: skip
 @pytest.mark.parametrize("replacing", [False, True])
 def test_killed_anywhere(point: list[str], replacing: bool, folder: Path) -> None:

@@ -115,6 +115,21 @@ def test_a_run_from_elsewhere_does_not_run_its_file(
     assert main(["resume", "run", allowed]) == 0
 
 
+@pytest.mark.fault("T30")
+def test_a_run_from_elsewhere_does_not_filter_its_rows_with_its_file(
+    run: Path, training: PretendedTraining, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = yaml.safe_load((run / "config.yaml").read_text())
+    values["data"]["keep"] = {"path": "evil.py", "name": "f"}
+    (run / "config.yaml").write_text(yaml.safe_dump(values))
+    assert main(["resume", "run", ALLOW]) == 2
+    err = capsys.readouterr().err
+    assert "`data.keep.path`: this run uses the file evil.py" in err
+    assert "security.allow_targets=[pggrpo_cli.filters.Sieve]" in err
+    assert training.calls == []
+    assert main(["resume", "run", "security.allow_targets=[parts,pggrpo_cli.filters.Sieve]"]) == 0
+
+
 @pytest.mark.parametrize("target", ["pggrpo_cli.reward.python._load", "pggrpo_cli.instantiate.component"])
 @pytest.mark.fault("T30")
 def test_only_what_our_configurations_name_is_ours(run: Path, target: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import datasets
+import numpy as np
 import pytest
 
 from pggrpo_cli.data.hf import Hf
 from pggrpo_cli.errors import ConfigError
+from pggrpo_cli.lazy_rows import LazyRows
+from pggrpo_cli.nested import plain
 
 ROWS = [{"question": f"q{index}", "answer": str(index)} for index in range(6)]
 
@@ -23,6 +27,7 @@ def data(path: Path | str) -> Hf:
         eval_size=2,
         columns={"prompt": "question"},
         as_chat=True,
+        streaming=False,
     )
 
 
@@ -59,3 +64,22 @@ def test_a_held_out_split_is_never_the_one_trained_on(tmp_path: Path) -> None:
     sliced = replace(data(tmp_path / "t.parquet"), split="train[:4]", eval_split="train[4:]").load(1)
     assert [row.columns["answer"] for row in sliced.train] == ["0", "1", "2", "3"]
     assert [row.columns["answer"] for row in sliced.evaluation] == ["4", "5"]
+
+
+def test_streaming_reads_the_same_rows_from_the_mapped_table(tmp_path: Path) -> None:
+    datasets.Dataset.from_list(ROWS).to_parquet(tmp_path / "t.parquet")
+    eager = data(tmp_path / "t.parquet").load(1)
+    streamed = replace(data(tmp_path / "t.parquet"), streaming=True).load(1)
+    assert isinstance(streamed.train, LazyRows)
+    assert list(streamed.train) == list(eager.train)
+    assert list(streamed.evaluation) == list(eager.evaluation)
+
+
+def test_a_table_with_a_format_of_its_own_gives_values_of_python(tmp_path: Path) -> None:
+    table = datasets.Dataset.from_list(
+        [{"prompt": "p", "scores": [0.5, 1.0], "n": 3}, {"prompt": "q", "scores": [], "n": 4}]
+    )
+    table.with_format("numpy").save_to_disk(tmp_path / "saved")
+    rows = replace(data(tmp_path / "saved"), columns={}, eval_size=0).load(1).train
+    assert json.dumps(rows[0].columns) == '{"scores": [0.5, 1.0], "n": 3}'
+    assert plain({"a": np.arange(2), "b": (np.float32(1.5), None)}) == {"a": [0, 1], "b": [1.5, None]}

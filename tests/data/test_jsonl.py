@@ -13,7 +13,7 @@ from pggrpo_cli.errors import ConfigError, DataError
 
 def data(path: Path, content: bytes) -> Jsonl:
     path.write_bytes(content)
-    return Jsonl(path=str(path), eval_path=None, eval_size=0, columns={}, as_chat=False)
+    return Jsonl(path=str(path), eval_path=None, eval_size=0, columns={}, as_chat=False, streaming=False)
 
 
 @pytest.mark.fault("T22")
@@ -72,3 +72,11 @@ def test_rows_with_one_prompt_are_held_out_together(tmp_path: Path) -> None:
     assert parts.evaluation[0].prompt not in {row.prompt for row in parts.train}
     with pytest.raises(ConfigError, match="4 of 4 different prompts"):
         replace(data(tmp_path / "f.jsonl", lines), eval_size=4).load(1)
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+def test_streaming_reads_the_same_rows(tmp_path: Path, streaming: bool) -> None:
+    lines = b"\n".join(b'{"prompt": "%d", "id": %d}' % (index % 4, index) for index in range(12))
+    parts = replace(data(tmp_path / "f.jsonl", lines), eval_size=1, streaming=streaming).load(1)
+    assert [row.columns["id"] for row in parts.train] == [0, 1, 3, 4, 5, 7, 8, 9, 11]
+    assert [row.columns["id"] for row in parts.evaluation] == [2]

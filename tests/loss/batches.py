@@ -13,7 +13,14 @@ from pggrpo_cli.types import TokenScores, TrainBatch
 
 LENGTHS = (3, 1, 5, 2)
 ADVANTAGES = (0.8, -0.5, 1.1, -1.4)
-KL: dict[str, Any] = {"kl_coef": 0.0, "kl_estimator": "k3", "kl_reduction": "token_mean", "entropy_coef": 0.0}
+KL: dict[str, Any] = {
+    "kl_coef": 0.0,
+    "kl_estimator": "k3",
+    "kl_reduction": "token_mean",
+    "entropy_coef": 0.0,
+    "nll_coef": 0.0,
+}
+CHOSEN = (True, False, True, False)
 CLIP: dict[str, Any] = {"clip_low": 0.2, "clip_high": 0.2, "ratio_max": None}
 
 
@@ -39,6 +46,8 @@ def make_batch(drift: float = 0.3, lengths: Sequence[int] = LENGTHS) -> tuple[to
         num_tokens=total,
         num_pairs=2,
         max_new_tokens=7,
+        chosen=torch.tensor(CHOSEN[: len(lengths)]),
+        num_chosen=sum(CHOSEN[: len(lengths)]),
     )
     return logprobs, batch
 
@@ -85,6 +94,7 @@ def part(batch: TrainBatch, rows: Sequence[int]) -> tuple[torch.Tensor, TrainBat
         token_weight=cut(batch.token_weight),
         importance_weight=cut(batch.importance_weight),
         pairs=torch.tensor(pairs, dtype=torch.long).reshape(-1, 2),
+        chosen=None if batch.chosen is None else batch.chosen[list(rows)],
     )
 
 

@@ -36,7 +36,7 @@ def test_the_equation_and_its_gradient_by_hand() -> None:
     assert torch.allclose(gradient(Cispo(**FIELDS), logprobs, batch), weights(), atol=1e-12)
 
 
-@pytest.mark.parametrize("changes", [{}, {"kl_coef": 0.2}, {"entropy_coef": 0.3}])
+@pytest.mark.parametrize("changes", [{}, {"kl_coef": 0.2}, {"entropy_coef": 0.3}, {"nll_coef": 0.4}])
 def test_shares_add_up(changes: dict[str, Any]) -> None:
     check_shares_add_up(Cispo(**(FIELDS | changes)))
     check_context_tokens_count_nowhere(Cispo(**(FIELDS | changes)))

@@ -26,6 +26,6 @@ def test_the_equation_by_hand() -> None:
     assert math.isclose(float(value(Dapo(**FIELDS), logprobs, batch)), expected, rel_tol=1e-12)
 
 
-@pytest.mark.parametrize("changes", [{}, {"kl_coef": 0.2}, {"entropy_coef": 0.3}])
+@pytest.mark.parametrize("changes", [{}, {"kl_coef": 0.2}, {"entropy_coef": 0.3}, {"nll_coef": 0.4}])
 def test_what_holds_for_every_loss(changes: dict[str, Any]) -> None:
     check_all(lambda: Dapo(**(FIELDS | changes)))

@@ -35,7 +35,7 @@ def test_the_equation_by_hand() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"kl_coef": 0.3}, {"entropy_coef": 0.1}, {"ratio_max": 1.5}, {"length_normalized": True},
+    [{}, {"kl_coef": 0.3}, {"entropy_coef": 0.1}, {"nll_coef": 0.4}, {"ratio_max": 1.5}, {"length_normalized": True},
      {"gradient_scale": "inverse_beta"}, {"kl_coef": 0.3, "kl_reduction": "sequence_sum", "kl_estimator": "k2"}],
 )  # fmt: skip
 def test_what_holds_for_every_loss(changes: dict[str, Any]) -> None:

@@ -37,11 +37,11 @@ def gradient_without_advantage(loss: Any) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda file: file.stem)
-@pytest.mark.parametrize("coefficient", ["none", "kl_coef", "entropy_coef"])
+@pytest.mark.parametrize("coefficient", ["none", "kl_coef", "entropy_coef", "nll_coef"])
 def test_it_says_whether_a_completion_without_advantage_has_a_gradient(option: Path, coefficient: str) -> None:
     if coefficient not in ("none", *yaml.safe_load(option.read_text())):
         coefficient = "none"
-    loss = loss_of(option, **{"kl_coef": 0.0, "entropy_coef": 0.0} | {coefficient: 0.1})
+    loss = loss_of(option, **{"kl_coef": 0.0, "entropy_coef": 0.0, "nll_coef": 0.0} | {coefficient: 0.1})
     if coefficient == "entropy_coef":  # its gradient goes through the entropies, not the log-probabilities
         assert loss.needs_zero_advantages
     else:

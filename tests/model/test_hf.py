@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from pggrpo_cli.errors import ConfigError
 from pggrpo_cli.model.hf import Hf
@@ -76,4 +77,14 @@ def test_missing_weights_and_broken_config(folder: Path) -> None:
         load(folder)
     (folder / "config.json").write_text("{")
     with pytest.raises(ConfigError, match="not valid JSON"):
+        load(folder)
+
+
+@pytest.mark.fault("T27")
+def test_weights_that_would_be_made_up_are_refused(folder: Path) -> None:
+    """transformers fills in at random what is not there."""
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.layers.0.mlp.up_proj.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ConfigError, match=r"`model.path`.*no weights for model.layers.0.mlp.up_proj.weight"):
         load(folder)

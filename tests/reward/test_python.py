@@ -96,6 +96,9 @@ async def waits(completion):
     await asyncio.sleep(0)
     return len(completion)
 
+def wrapped(completion):
+    return waits(completion) if completion else None
+
 async def trl_async(completions, **kwargs):
     await asyncio.sleep(0)
     return [len(text) for text in completions]
@@ -136,6 +139,7 @@ def test_one_completion_at_a_time(others: Path) -> None:
     samples = [sample("4", answer="4"), sample("", answer="4"), sample("5", answer="4")]
     assert scores(others, "one", *samples) == [1.0, None, 0.0]
     assert scores(others, "waits", sample("ab"), sample("")) == [2, 0]
+    assert scores(others, "wrapped", sample("ab"), sample("")) == [2, None]
     with pytest.raises(UserCodeError, match=r"one in .* asks for 'answer', which is no column"):
         scores(others, "one", sample("4"))
 

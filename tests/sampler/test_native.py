@@ -96,6 +96,30 @@ def test_waves_change_nothing(policy: Policy, context: RunContext) -> None:
     )
 
 
+@pytest.mark.parametrize("packed", [True, False])
+def test_groups_are_told_of_when_they_are_whole(
+    policy: Policy, context: RunContext, monkeypatch: pytest.MonkeyPatch, packed: bool
+) -> None:
+    policy.module.generation_config.eos_token_id = list(range(0, 256, 12))
+    monkeypatch.setattr(policy, "packable_reason", None if packed else "the test says so")
+    prompts = random_prompts([5, 8, 3, 6, 4])
+    told: list[tuple[int, RolloutGroup]] = []
+    calls: list[int] = []
+    hidden = Policy.hidden
+
+    def counted(self: Policy, *rest: object) -> torch.Tensor:
+        calls.append(len(told))
+        return hidden(self, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Policy, "hidden", counted)
+    with replace(NATIVE, group_size=3, max_new_tokens=30).open(context) as sampler:
+        groups = sampler.sample(policy, prompts, DRAWS, lambda ordinal, group: told.append((ordinal, group)))
+    assert sorted(ordinal for ordinal, _ in told) == [0, 1, 2, 3, 4]
+    assert all(groups[ordinal] is group for ordinal, group in told)
+    if packed:
+        assert 0 < max(calls) < 5  # while others were still sampled
+
+
 def test_freed_rows_go_to_the_next_groups_and_nobody_notices(
     any_policy: Policy, context: RunContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:

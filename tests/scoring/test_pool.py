@@ -36,6 +36,7 @@ def exits(completions): os._exit(3)
 def leaves(completions): sys.exit("bye")
 def chatty(completions):
     print("x" * 3_000_000); os.write(2, b"y" * 100_000); return [1.0] * len(completions)
+def says(completions): print("hello"); return [1.0] * len(completions)
 def moves(completions): os.chdir("/"); return [1.0] * len(completions)
 def where(completions): return [float(os.getcwd() == "/")] * len(completions)
 def forks(completions):
@@ -53,6 +54,18 @@ def mutates(prompts, completions, words):
     return [float(len(one)) for one in words]
 def dates(completions, when): return [float(w.year) for w in when]
 async def later(completions): return [2.0] * len(completions)
+async def waits(completion):
+    import asyncio
+    await asyncio.sleep(0.5)
+    return 2.0
+async def never(completion):
+    import asyncio
+    await asyncio.sleep(600)
+async def never_together(completions):
+    import asyncio
+    await asyncio.Event().wait()
+async def stuck(completion):
+    time.sleep(600)
 """
 
 
@@ -93,8 +106,25 @@ def test_scores_come_back(ask: Callable[..., Answers]) -> None:
     assert ask("later", "a", "b").answers == [2.0, 2.0]
 
 
+def test_async_functions_of_one_call_wait_together(ask: Callable[..., Answers]) -> None:
+    ask("good")
+    started = time.monotonic()
+    answers = ask("waits", *("x" * 8))
+    assert answers.answers == [2.0] * 8
+    assert 0.5 <= answers.seconds < 2.0
+    assert time.monotonic() - started < 3.0
+
+
+def test_what_it_prints_before_it_answers_is_there(file: Path) -> None:
+    node = {"_target_": "pggrpo_cli.reward.python.Python", "path": str(file), "name": "says"}
+    sample = Sample(prompt="p", completion="c", completion_ids=[1], finish_reason="stop", columns={})
+    with Pool(1, RewardContext(run_dir=None, device="cpu", seed=1), Output(None)) as pool:
+        assert pool.submit(IsolatedReward(name="says", node=node, timeout_s=30), [sample]).result(60).answers == [1.0]
+        assert pool.printed == "hello\n"
+
+
 @pytest.mark.fault("T13")
-@pytest.mark.parametrize("name", ["busy", "asleep", "in_c", "children"])
+@pytest.mark.parametrize("name", ["busy", "asleep", "in_c", "children", "never", "never_together", "stuck"])
 def test_what_hangs_is_killed_and_replaced(ask: Callable[..., Answers], pool: Pool, name: str) -> None:
     ask("good")
     (before,) = pool.pids()
@@ -196,7 +226,8 @@ def test_calls_run_side_by_side(file: Path, tmp_path: Path) -> None:
         pids = {future.result(60).answers[0] for future in futures}
         assert 2 <= len(pids) <= 3
         children = [psutil.Process(pid) for pid in pool.pids()]
-    assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+    _, alive = psutil.wait_procs(children, timeout=10)  # they are killed, which takes a moment on a busy machine
+    assert not alive
 
 
 @pytest.mark.fault("T13")

@@ -15,8 +15,11 @@ import torch
 from pggrpo_cli.config import RewardSettings
 from pggrpo_cli.errors import UserCodeError
 from pggrpo_cli.prompts import PromptFormat
-from pggrpo_cli.scoring.scorer import NamedReward, Scorer
-from pggrpo_cli.types import Row, Sample
+from pggrpo_cli.scoring.answers import Answers
+from pggrpo_cli.scoring.calls import NamedReward
+from pggrpo_cli.scoring.messages import decode_answers, encode_answers, from_bytes, to_bytes
+from pggrpo_cli.scoring.scorer import Scorer
+from pggrpo_cli.types import Row, Sample, ScoreError, Scores
 
 FORMAT = PromptFormat(system_prompt=None, prompt_suffix="!", max_prompt_tokens=None, overlong="drop")
 
@@ -185,6 +188,20 @@ def test_what_becomes_of_a_failure(on_error: Any, instead: float | None) -> None
 
 
 @pytest.mark.fault("T12")
+def test_what_a_reward_notes_is_shown_once() -> None:
+    working = scorer(a=(lambda s: Scores(scores=[1.0] * len(s), notes=["cut"]), {"batch_size": 1}))
+    assert working.score(samples("x", "y")).rewards == [1.0, 1.0]
+    working.score(samples("z"))
+    assert working.warnings == ["note: `reward.a`: cut"]
+
+
+def test_what_a_process_of_its_own_says_arrives() -> None:
+    said = Answers(
+        answers=[1.0, None, ScoreError(message="no")], metrics={"m": 2}, columns={"c": [1, None, "x"]}, notes=["cut"]
+    )
+    assert decode_answers(from_bytes(to_bytes(encode_answers(said)))) == said
+
+
 def test_too_many_failures_end_the_run() -> None:
     working = scorer(0.5, a=(picky, {"on_error": "skip", "batch_size": 1}))
     assert working.score(samples("bad", "x")).errors == 1

@@ -1,0 +1,93 @@
+"""What is known of a model without its weights: tokenizer, context, end tokens, size."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pggrpo_cli.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelOutline:
+    tokenizer: Any
+    config: Any
+    """transformers' configuration of the model."""
+    end_token_ids: tuple[int, ...]
+
+    @property
+    def context_length(self) -> int:
+        return context_length(self.config)
+
+    def num_parameters(self) -> int:
+        """Counted on the meta device: shapes, and no memory or time for their numbers."""
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        with torch.device("meta"):
+            module = AutoModelForCausalLM.from_config(self.config, dtype=torch.float32)
+        return sum(parameter.numel() for parameter in module.parameters())
+
+
+def outline(tokenizer: Any, config: Any, generation_config: Any) -> ModelOutline:
+    """From transformers' configurations of the model."""
+    return ModelOutline(tokenizer=tokenizer, config=config, end_token_ids=end_token_ids(generation_config, tokenizer))
+
+
+def outline_of(model: Any) -> ModelOutline:
+    """Of a component of the group `model`. The weights of a class of the user's that knows only the whole are loaded."""
+    if hasattr(model, "outline"):
+        found: ModelOutline = model.outline()
+        return found
+    loaded = model.load()
+    return outline(loaded.tokenizer, loaded.module.config, loaded.module.generation_config)
+
+
+def outline_of_folder(path: Path, key: str) -> ModelOutline:
+    """A model folder or a .gguf file. Raises ConfigError starting with `key`."""
+    if not path.exists():
+        raise ConfigError(f"`{key}`: there is no folder {path}. Give a model folder, a .gguf file or a hub id.")
+    gguf = [path] if path.suffix == ".gguf" else sorted(path.glob("*.gguf"))
+    if len(gguf) == 1 and not any(path.glob("*.safetensors")):
+        return _from_pretrained(str(gguf[0].parent), None, key, gguf[0].name)
+    return _from_pretrained(str(path), None, key)
+
+
+def outline_of_hub(name: str, revision: str | None, key: str) -> ModelOutline:
+    return _from_pretrained(name, revision, key)
+
+
+def context_length(config: Any) -> int:
+    """Tokens; very many if the configuration does not say."""
+    return int(getattr(config.get_text_config(), "max_position_embeddings", 0) or 1 << 30)
+
+
+def end_token_ids(generation_config: Any, tokenizer: Any) -> tuple[int, ...]:
+    """Every id that ends a completion, from the generation configuration and the tokenizer, ascending."""
+    configured = getattr(generation_config, "eos_token_id", None)
+    ids = {configured} if isinstance(configured, int) else set(configured or ())
+    if tokenizer.eos_token_id is not None:
+        ids.add(tokenizer.eos_token_id)
+    return tuple(sorted(ids))
+
+
+def _from_pretrained(name: str, revision: str | None, key: str, gguf_file: str | None = None) -> ModelOutline:
+    from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+
+    options: dict[str, Any] = {"trust_remote_code": False}
+    options |= {} if revision is None else {"revision": revision}
+    options |= {"local_files_only": True} if os.path.isdir(name) else {}
+    of_file = {} if gguf_file is None else {"gguf_file": gguf_file}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, **options, **of_file)
+        config = AutoConfig.from_pretrained(name, **options, **of_file)
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ConfigError(f"`{key}`: cannot read the tokenizer and config of {name!r}: {reason}") from error
+    try:
+        generation_config = GenerationConfig.from_pretrained(name, **options)
+    except OSError:  # a model need not have one; then its configuration says what ends a text, as for the model itself
+        generation_config = config
+    return outline(tokenizer, config, generation_config)

@@ -1,0 +1,306 @@
+"""Questions to real servers that fail in every way they can."""
+
+from __future__ import annotations
+
+import email.utils
+import json
+import shutil
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pggrpo_cli.errors import ConfigError, Unavailable
+from pggrpo_cli.scoring import post as post_module
+from pggrpo_cli.scoring.server import Patience, Server, retry_after
+from pggrpo_cli.types import ScoreError
+from tests.loopback import Handle, Request, dead_port, in_turn, loopback, sleeps, status
+
+pytestmark = pytest.mark.fault("T16")
+
+
+def good(request: Request) -> None:
+    request.reply({"was": request.question})
+
+
+def patience(**changes: Any) -> Patience:
+    return Patience(**{"retries": 5, "deadline_s": 5.0, "backoff_s": 0.01, "concurrency": 4} | changes)
+
+
+def ask(url: str, *questions: Any, headers: Any = None, **changes: Any) -> list[Any]:
+    return Server("reward.http", url, headers or {}, patience(**changes)).ask(questions or ["q"])
+
+
+def failure(answer: Any) -> ScoreError:
+    assert isinstance(answer, ScoreError)
+    return answer
+
+
+def halves(request: Request) -> None:
+    request.raw(b'HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"was"')
+
+
+def half_a_head(request: Request) -> None:
+    request.raw(b"HTTP/1.1 200 OK\r\nContent-Ty")
+
+
+def half_a_chunk(request: Request) -> None:
+    request.raw(b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n64\r\n{"was"')
+
+
+def hangs_up(request: Request) -> None:
+    request.close_connection = True
+
+
+def no_http(request: Request) -> None:
+    request.raw(b"SSH-2.0-OpenSSH_9.6\r\n")
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [status(500), status(503), status(429), status(408), halves, half_a_head, half_a_chunk, hangs_up, no_http],
+)
+def test_what_may_pass_is_tried_again(trouble: Handle) -> None:
+    with loopback(in_turn(trouble, trouble, good)) as server:
+        assert ask(server.url) == [{"was": "q"}]
+        assert len(server.seen) == 3
+
+
+@pytest.mark.parametrize(
+    ("trouble", "words"),
+    [
+        (status(500), 'answered with status 500: \'{"error": "no"}\''),
+        (halves, "the connection was closed in the middle of the answer"),
+        (half_a_chunk, "the connection was closed in the middle of the answer"),
+        (hangs_up, "the connection was closed in the middle of the answer"),
+    ],
+)
+def test_what_does_not_pass_is_said_in_the_end(trouble: Handle, words: str) -> None:
+    with loopback(trouble) as server:
+        error = failure(ask(server.url, retries=2)[0])
+        assert error.passing
+        assert error.message.startswith(f"{server.url}: no answer after all retries (3 tries); at last ")
+        assert words in error.message
+        assert len(server.seen) == 3
+
+
+@pytest.mark.parametrize("number", [400, 401, 404, 422])
+def test_what_will_not_pass_is_not_tried_again(number: int) -> None:
+    with loopback(status(number)) as server:
+        error = failure(ask(server.url)[0])
+        assert f'status {number}: \'{{"error": "no"}}\'' in error.message
+        assert not error.passing
+        assert len(server.seen) == 1
+
+
+@pytest.mark.parametrize("body", [b"<html>Hello</html>", b"", b'{"was":', b"[" * 100_000, b"\xff\xfe"])
+def test_an_answer_that_is_no_json(body: bytes) -> None:
+    with loopback(lambda request: request.reply(body)) as server:
+        error = failure(ask(server.url)[0])
+        assert "the answer is no JSON" in error.message
+        assert not error.passing
+        assert len(server.seen) == 1
+
+
+def test_a_redirect_is_not_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_KEY", "canary-1234567890")
+    with loopback(good) as other, loopback(status(307, Location=f"{other.url}/there?code=hidden")) as server:
+        error = failure(ask(server.url, headers={"Authorization": ("Bearer ", "SOME_KEY")})[0])
+        assert f"redirects to {other.url}/there, which is not followed" in error.message
+        assert not other.seen
+
+
+def test_retry_after_is_honoured() -> None:
+    times: list[float] = []
+
+    def note(request: Request) -> None:
+        times.append(time.monotonic())
+        request.reply({}, 429, Retry_After="1") if len(times) == 1 else good(request)
+
+    with loopback(note) as server:
+        assert ask(server.url) == [{"was": "q"}]
+    assert times[1] - times[0] >= 1
+
+
+@pytest.mark.parametrize("number", [429, 503])
+def test_retry_after_beyond_the_deadline_is_not_waited_for(number: int) -> None:
+    with loopback(status(number, Retry_After="3600")) as server:
+        started = time.monotonic()
+        error = failure(ask(server.url, deadline_s=5.0)[0])
+        assert time.monotonic() - started < 2
+        assert "asked to be left alone for 3600 seconds" in error.message
+        assert error.passing
+        assert len(server.seen) == 1
+
+
+def test_retry_after_as_seconds_or_date() -> None:
+    assert retry_after("7") == 7
+    in_a_minute = email.utils.formatdate(time.time() + 60, usegmt=True)
+    assert retry_after(in_a_minute) == pytest.approx(60, abs=2)
+    assert retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0
+    assert retry_after("soon") is None
+    assert retry_after(None) is None
+
+
+def drips_its_head(request: Request) -> None:
+    request.raw(b"HTTP/1.1 200 OK\r\n")
+    for _ in range(100):
+        request.raw(b"X-A: b\r\n")
+        time.sleep(0.05)
+
+
+def drips_its_body(request: Request) -> None:
+    request.raw(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+    for _ in range(100):
+        request.raw(b" ")
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("trouble", [sleeps(3, good), drips_its_head, drips_its_body])
+def test_the_deadline_is_for_all_of_it(trouble: Handle) -> None:
+    with loopback(trouble) as server:
+        started = time.monotonic()
+        error = failure(ask(server.url, deadline_s=0.4)[0])
+        assert 0.3 < time.monotonic() - started < 1.5
+        assert "no answer within deadline_s=0.4 seconds (1 try); at last no whole answer in time" in error.message
+        assert error.passing
+
+
+def test_an_answer_without_end_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(post_module, "LARGEST_ANSWER", 2**20)
+
+    def endless(request: Request) -> None:
+        request.raw(b"HTTP/1.1 200 OK\r\n\r\n")
+        while True:
+            request.raw(b" " * 65536)
+
+    with loopback(endless) as server:
+        error = failure(ask(server.url)[0])
+        assert "the answer is larger than 1 MB" in error.message
+
+
+def test_questions_go_side_by_side_and_come_back_in_order() -> None:
+    with loopback(sleeps(0.1, good)) as server:
+        started = time.monotonic()
+        answers = ask(server.url, *range(12), concurrency=6)
+        assert time.monotonic() - started < 0.9
+        assert answers == [{"was": number} for number in range(12)]
+        assert 4 <= server.most_at_once <= 6
+
+
+def test_one_question_that_breaks_the_server_fails_alone() -> None:
+    with loopback(lambda request: status(500)(request) if request.question == 3 else good(request)) as server:
+        answers = ask(server.url, *range(8), retries=1, concurrency=2)
+    assert [place for place, one in enumerate(answers) if isinstance(one, ScoreError)] == [3]
+
+
+def test_a_server_that_is_down_is_not_asked_a_hundred_times() -> None:
+    started = time.monotonic()
+    answers = ask(
+        f"http://127.0.0.1:{dead_port()}/v1?key=hidden", *range(100), deadline_s=0.3, retries=99, concurrency=2
+    )
+    assert time.monotonic() - started < 2
+    assert all(failure(one).passing for one in answers)
+    assert "the connection was refused" in failure(answers[0]).message
+    assert "was not asked: it answered none of the questions before" in failure(answers[-1]).message
+    assert "hidden" not in failure(answers[0]).message
+
+
+def test_an_unreachable_server_is_refused_in_one_paragraph() -> None:
+    port = dead_port()
+    server = Server("reward.judge", f"http://127.0.0.1:{port}/v1", {}, patience())
+    with pytest.raises(Unavailable) as caught:
+        server.refuse_unreachable()
+    words = str(caught.value)
+    assert words.startswith(
+        f"`reward.judge.url`: nothing answers at http://127.0.0.1:{port}/v1: the connection was refused."
+    )
+    assert "\n" not in words
+
+
+def test_secrets_go_into_headers_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_KEY", "canary-1234567890")
+
+    def repeats(request: Request) -> None:
+        request.reply({"you sent": request.headers["Authorization"]}, 401 if request.question == "bad" else 200)
+
+    with loopback(repeats) as server:
+        server_ = Server("reward.http", server.url, {"Authorization": ("Bearer ", "SOME_KEY")}, patience())
+        bad, fine = server_.ask(["bad", "fine"])
+        assert {one.headers["Authorization"] for one in server.seen} == {"Bearer canary-1234567890"}
+        assert "canary" not in failure(bad).message
+        assert "[secret]" in failure(bad).message
+        assert "canary" not in json.dumps(fine)
+        assert "canary" not in repr(vars(server_))
+    monkeypatch.setenv("SOME_KEY", "two\nlines")
+    with pytest.raises(ConfigError, match=r"SOME_KEY, for Authorization, holds a character") as caught:
+        server_.ask(["q"])
+    assert "lines" not in str(caught.value)
+    monkeypatch.delenv("SOME_KEY")
+    with pytest.raises(ConfigError, match=r"SOME_KEY, for Authorization, is not set"):
+        server_.ask(["q"])
+
+
+def test_a_proxy_of_the_environment_is_used_but_not_for_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    paths: list[tuple[str, str]] = []
+
+    def proxy(request: Request) -> None:
+        paths.append((request.path, request.headers["Proxy-Authorization"]))
+        good(request)
+
+    with loopback(proxy) as other, loopback(good) as server:
+        monkeypatch.setenv("http_proxy", other.url.replace("//", "//me:pass@"))
+        assert ask(server.url) == [{"was": "q"}]
+        assert not paths
+        assert ask("http://judge.invalid:81/score?a=b") == [{"was": "q"}]
+        assert paths == [("http://judge.invalid:81/score?a=b", "Basic bWU6cGFzcw==")]
+
+
+def test_a_signal_does_not_wait_for_what_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Ctrl-C does: an exception in the thread that waits."""
+
+    class Signal(BaseException): ...
+
+    def interrupted(join: Callable[..., None]) -> Callable[..., None]:
+        def wait(thread: threading.Thread, timeout: float | None = None) -> None:
+            if thread.name == "question":
+                join(thread, 0.2)
+                raise Signal
+            join(thread, timeout)
+
+        return wait
+
+    monkeypatch.setattr(threading.Thread, "join", interrupted(threading.Thread.join))
+    with loopback(sleeps(0.8, good)) as server:
+        started = time.monotonic()
+        with pytest.raises(Signal):
+            ask(server.url, 1, 2, 3, 4, concurrency=2)
+        assert time.monotonic() - started < 0.5
+        time.sleep(0.2)
+        assert not [thread for thread in threading.enumerate() if thread.name == "question"]
+        assert len(server.seen) == 2
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes a certificate with openssl")
+def test_a_certificate_is_trusted_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    made = "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1"
+    subprocess.run([*made.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with loopback(in_turn(good, sleeps(2, good)), tls=context) as server:
+        error = failure(ask(server.url)[0])
+        assert "its certificate is not trusted: self-signed certificate" in error.message
+        assert not error.passing
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        assert ask(server.url) == [{"was": "q"}]
+        started = time.monotonic()
+        assert "no whole answer in time" in failure(ask(server.url, deadline_s=0.5)[0]).message
+        assert time.monotonic() - started < 1.5
