@@ -18,6 +18,8 @@ def existing_file(path: str, key: str) -> Path:
     file = Path(path).expanduser()
     if not file.is_file():
         what = "is a folder" if file.is_dir() else "does not exist"
+        if file.exists() and not file.is_dir():
+            what = "is a pipe or a device, which can be read once only"
         raise ConfigError(f"`{key}`: {path} {what}; give a JSON-lines file (one JSON object a line).")
     return file
 

@@ -213,10 +213,8 @@ def _within(value: Any, bounds: Mapping[str, Any], path: str, source: str) -> bo
 
 def _none_left(count: int, dropped: Counter[str], examples: Mapping[str, list[str]]) -> str:
     shown = [f" {path} is {', '.join(seen)}, for example." for path, seen in examples.items() if seen]
-    return (
-        f"`data`: none of {count:,} rows is left: {_listed(dropped)}.{''.join(shown)} Loosen data.where or data.keep; "
-        "3 is not '3'."
-    )
+    kinds = " 3 is not '3'." if shown else ""
+    return f"`data`: none of {count:,} rows is left: {_listed(dropped)}.{''.join(shown)}{kinds} Loosen data.where or data.keep."
 
 
 def _listed(dropped: Counter[str]) -> str:

@@ -106,9 +106,15 @@ def _record(source: str, line: str) -> dict[str, Any]:
     except RecursionError as error:
         raise DataError(f"{source}: not valid JSON: nested too deeply") from error
     except ValueError as error:
-        raise DataError(f"{source}: not valid JSON: {error}") from error
+        place = f"{error.msg} (column {error.colno})" if isinstance(error, json.JSONDecodeError) else str(error)
+        is_table = source.rpartition(":")[0].lower().endswith((".csv", ".tsv", ".parquet", ".arrow"))
+        hint = ". A table in csv, parquet or arrow is read by data=hf" if is_table else ""
+        raise DataError(f"{source}: not valid JSON: {place}{hint}.") from error
     if not isinstance(record, dict):
-        raise DataError(f"{source}: a JSON object is needed, not {type(record).__name__}.")
+        raise DataError(
+            f"{source}: a JSON object is needed, not {type(record).__name__}. Each line holds one, such as "
+            '{"prompt": "…", "answer": "…"}.'
+        )
     return record
 
 

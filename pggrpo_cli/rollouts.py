@@ -115,6 +115,15 @@ def _is_imitated(rollout: Rollout, loss: Loss) -> bool:
     return rollout.chosen and getattr(loss, "needs_chosen", False)
 
 
+def why_nothing_trains(groups: Sequence[ScoredGroup]) -> str:
+    """In words, for a step whose completions are all left out."""
+    if all(math.isnan(reward) for group in groups for reward in group.rewards):
+        return "no reward applies to any of its completions (None, or applies_to)"
+    if not any(has_signal(group) for group in groups):
+        return "in every group all completions have the same reward"
+    return "every completion is masked or filtered"
+
+
 def train_groups(
     groups: Sequence[ScoredGroup], loss: Loss, pairing: Pairing, *, mask_truncated: bool
 ) -> list[TrainGroup]:

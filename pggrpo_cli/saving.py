@@ -130,7 +130,10 @@ class Saver:
             return False
         if not (saved_anyway or name.startswith("eval/")):
             return False
-        return not progress.best or sign * value > sign * progress.best["value"]
+        if not progress.best:
+            return True
+        gain = sign * (value - progress.best["value"])
+        return gain > 0 or (gain == 0 and saved_anyway)  # of two that are alike the later one has learned for longer
 
     def _export(self, folder: Path) -> None:
         self.policy.module.save_pretrained(folder, max_shard_size="1000GB")

@@ -27,7 +27,14 @@ from pggrpo_cli.policy import Policy
 from pggrpo_cli.progress import Progress
 from pggrpo_cli.protocols import Advantage, Loss, OpenOrder, OpenSampler, Pairing
 from pggrpo_cli.recorder import Recorder
-from pggrpo_cli.rollouts import is_worth_training, rollout_metrics, score_groups, scored_meanwhile, train_groups
+from pggrpo_cli.rollouts import (
+    is_worth_training,
+    rollout_metrics,
+    score_groups,
+    scored_meanwhile,
+    train_groups,
+    why_nothing_trains,
+)
 from pggrpo_cli.run_directory import shown
 from pggrpo_cli.saving import Saver
 from pggrpo_cli.scoring.scorer import Scorer
@@ -179,7 +186,7 @@ class Trainer:
             if minibatches:
                 parts.append(self.updater.update(minibatches, partial(self._keep_bad_batch, step)))
             else:
-                self.loggers.message(f"step {step}: nothing to train on (every completion masked or filtered)")
+                self.loggers.message(f"step {step}: nothing to train on: {why_nothing_trains(scored)}")
         parts.append(self.order.learn(scored))
         metrics = values(merge(parts))
         completion_tokens = sum(len(rollout.completion_ids) for group in scored for rollout in group.rollouts)

@@ -53,7 +53,7 @@ def resume(run: str | Path, overrides: Sequence[str] = ()) -> float | None:
     step = runs.finished_step(run_dir)
     if step is not None and all(key.partition(".")[0] in ("resume", "security") for key in parse_overrides(overrides)):
         by_target = step < values["trainer"]["max_steps"]
-        more = "trainer.target_reward=null" if by_target else "trainer.max_steps=…"
+        more = "trainer.target_reward=null" if by_target else f"trainer.max_steps={2 * step}"
         print(f"{run_dir} is finished, after step {step}. To go on: pggrpo resume {run_dir} {more}")
         return None
     config = resumed_config(run_dir, values, overrides)

@@ -128,8 +128,13 @@ class Scorer:
             for index, row in enumerate(rows)
             for text in made_up(row)
         ]
-        if samples:
+        if not samples:
+            return
+        try:
             self.score(samples)
+        except UserCodeError as error:
+            error.args = (f"{error} It was tried before the run, on real rows with made-up completions.",)
+            raise
 
     def _settle(
         self, name: str, answers: Sequence[Answer], failed: Sequence[int], samples: Sequence[Sample]
