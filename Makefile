@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 TRAIN ?=
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help train test test-all faults test-oracle test-verifiers chromium lint format types wheel smoke preferences benchmark bench-gpu clean
+.PHONY: help train test test-all faults test-oracle test-verifiers chromium lint format types wheel smoke preferences benchmark bench-rewards bench-gpu clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -59,6 +59,10 @@ preferences: $(VENV)/.demo ## sample and score the preference pairs that experim
 benchmark: $(VENV)/.oracle ## a training step of pggrpo against TRL's, interleaved (an hour and more), into docs/results.md
 	$(BIN)/python benchmarks/against_trl.py
 	$(BIN)/python benchmarks/dpo_against_trl.py --no-gate
+	$(BIN)/python benchmarks/results_page.py
+
+bench-rewards: $(VENV)/.demo ## rewards in processes of their own against calling them one by one (some minutes)
+	$(BIN)/python benchmarks/rewards.py
 	$(BIN)/python benchmarks/results_page.py
 
 bench-gpu: $(VENV)/.demo ## a training step on the GPU, part by part (some minutes)

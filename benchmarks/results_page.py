@@ -60,6 +60,13 @@ PLAIN = """## The same learning without the fast paths
 completion in place of packing, shared prompts and our attention, cache and head; the same random numbers; {machine}. Held-out
 greedy reward on 64 questions, mean ± 95 % over {seeds} seeds.
 """
+REWARDS = """## Rewards in processes of their own
+
+`python benchmarks/rewards.py` ({machine}, {processes} processes, medians of interleaved rounds): a score that does nothing costs
+{ms_of_an_empty_score:.2f} ms through the pool. {scores:,} math-verify scores take {seconds_one_by_one:.1f} s one by one in the trainer,
+{seconds_in_pool:.1f} s in the pool: **{gain:.2f}×**. {programs} programs of 4 tests, each in a sandbox of its own: {programs_a_second:.1f} a second one
+by one, {programs_a_second_in_pool:.1f} in the pool: **{program_gain:.2f}×**.
+"""
 START = """## Start
 
 `python benchmarks/start.py`: seconds from the command to the first completions of SmolLM2-135M, files in the page cache;
@@ -161,6 +168,10 @@ def main() -> None:
     if found := read("plain_path.json"):
         steps = len(found["fast"][0]["training"])
         page += [PLAIN.format(steps=steps, machine=found["machine"], seeds=len(found["seeds"])), *plain(found), ""]
+    if found := read("rewards.json"):
+        gain = found["seconds_one_by_one"] / found["seconds_in_pool"]
+        program_gain = found["programs_a_second_in_pool"] / found["programs_a_second"]
+        page += [REWARDS.format(**found, gain=gain, program_gain=program_gain)]
     if found := read("start.json"):
         each = ", ".join(f"{value:.1f}" for value in found["seconds"])
         page += [START.format(machine=found["machine"], median=found["median"], each=each)]

@@ -9,6 +9,7 @@ Interleaved, a few rounds.
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import tempfile
 import time
@@ -50,7 +51,7 @@ def seconds(pool: Pool, reward: IsolatedReward, batch: list[Sample]) -> float:
     return time.perf_counter() - started
 
 
-def programs(options: argparse.Namespace) -> None:
+def programs(options: argparse.Namespace) -> dict[str, float]:
     """Small programs with four tests each: one bubblewrap and one interpreter a program."""
     file = Path(__file__).parent.parent / "conf/reward/code_tests.yaml"
     keys = yaml.safe_load(file.read_text())["code_tests"]
@@ -76,6 +77,7 @@ def programs(options: argparse.Namespace) -> None:
         f"{options.programs} sandboxed programs of 4 tests: {one:.1f} a second one by one, {several:.1f} in {PROCESSES} "
         f"processes: {several / one:.2f}×; {1e3 / one:.0f} ms a program"
     )
+    return {"programs": options.programs, "programs_a_second": one, "programs_a_second_in_pool": several}
 
 
 def main() -> None:
@@ -86,7 +88,7 @@ def main() -> None:
     parser.add_argument("--only-programs", action="store_true")
     options = parser.parse_args()
     print(machine())
-    programs(options)
+    found: dict[str, Any] = {"machine": machine(), **programs(options)}
     if options.only_programs:
         return
     batch, here = samples(options.scores), MathVerify(answer_column="answer")
@@ -114,6 +116,14 @@ def main() -> None:
         f"{options.scores} math_verify scores: {middle['here']:.1f} s one by one, {middle['pool']:.1f} s in "
         f"{default_workers()} processes: {middle['here'] / middle['pool']:.2f}×"
     )
+    found |= {
+        "scores": options.scores,
+        "processes": default_workers(),
+        "ms_of_an_empty_score": 1e3 * middle["nothing"] / options.scores,
+        "seconds_one_by_one": middle["here"],
+        "seconds_in_pool": middle["pool"],
+    }
+    (Path(__file__).parent / "rewards.json").write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":
