@@ -63,9 +63,9 @@ greedy reward on 64 questions, mean ± 95 % over {seeds} seeds.
 REWARDS = """## Rewards in processes of their own
 
 `python benchmarks/rewards.py` ({machine}, {processes} processes, medians of interleaved rounds): a score that does nothing costs
-{ms_of_an_empty_score:.2f} ms through the pool. {scores:,} math-verify scores take {seconds_one_by_one:.1f} s one by one in the trainer,
-{seconds_in_pool:.1f} s in the pool: **{gain:.2f}×**. {programs} programs of 4 tests, each in a sandbox of its own: {programs_a_second:.1f} a second one
-by one, {programs_a_second_in_pool:.1f} in the pool: **{program_gain:.2f}×**.
+{ms_of_an_empty_score:.2f} ms through the pool. {scores:,} math-verify scores take {seconds_one_by_one:.1f} s one by one in the
+trainer, {seconds_in_pool:.1f} s in the pool: **{gain:.2f}×**. {programs} programs of 4 tests, each in a sandbox of its own:
+{programs_a_second:.1f} a second one by one, {programs_a_second_in_pool:.1f} in the pool: **{program_gain:.2f}×**.
 """
 START = """## Start
 
