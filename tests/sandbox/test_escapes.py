@@ -122,6 +122,44 @@ def test_network(isolated: Judge, bare: Judge, tmp_path: Path) -> None:
     hidden.close()
 
 
+SOCKET = """
+import socket
+def f(family, kind):
+    with socket.socket(family, kind):
+        return "open"
+"""
+FAMILIES = ("AF_VSOCK", "AF_NETLINK", "AF_UNIX", "AF_INET", "AF_INET6")
+
+
+def test_sockets_of_no_family_can_be_made(isolated: Judge, bare: Judge) -> None:
+    """A namespace does not hold AF_VSOCK, which reaches the host of a virtual machine."""
+    made = []
+    for family in (getattr(socket, name) for name in FAMILIES):
+        for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+            try:
+                socket.socket(family, kind).close()
+            except OSError:
+                continue  # this kernel has none
+            made.append((int(family), int(kind)))
+    assert {family for family, _ in made} >= {socket.AF_UNIX, socket.AF_INET, socket.AF_NETLINK}
+    tests = [f"assert f({family}, {kind}) == 'open'" for family, kind in made]
+    refused(isolated, SOCKET, tests)
+    assert bare.score(SOCKET, tests) == 1.0
+
+
+def test_asyncio_works(isolated: Judge) -> None:
+    """It speaks to itself by way of a pair of sockets."""
+    program = """
+import asyncio
+async def later(n):
+    await asyncio.sleep(0)
+    return n
+def f():
+    return asyncio.run(later(3))
+"""
+    assert isolated.score(program, ["assert f() == 3"]) == 1.0
+
+
 def test_names_of_hosts(isolated: Judge, bare: Judge) -> None:
     refused_here_alone(isolated, bare, RESOLVE, "assert f('localhost') == True")
 

@@ -141,6 +141,9 @@ def test_the_filter(machine: str) -> None:
     clone = seccomp.CLONE[machine]
     assert verdict(program, clone, 0x00010000, audit) == allow
     assert verdict(program, clone, 0x11, audit) == refuse
+    for family in (2, 10, 16, 40):  # AF_INET, AF_INET6, AF_NETLINK, AF_VSOCK
+        assert verdict(program, seccomp.SOCKETPAIR[machine], family, audit) == refuse
+    assert verdict(program, seccomp.SOCKETPAIR[machine], 1, audit) == allow
     assert verdict(program, seccomp.CLONE3, machine=audit) == missing
     assert verdict(program, 0, machine=audit) == allow
     assert verdict(program, 0, machine=1) == 0x80000000
