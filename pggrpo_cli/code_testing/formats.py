@@ -87,7 +87,6 @@ def _of_statement(source: str, where: str, setup: str, entry_point: str | None) 
     entry_point = entry_point.strip() or None if entry_point else None
     body = _parsed(source, where)
     _parsed(setup, where)
-    _parsed(entry_point or "", where)
     if len(body) == 1 and isinstance(body[0], ast.Assert) and not setup.strip():
         match body[0].test:
             case ast.Compare(left=ast.Call(func=ast.Name(id=name)) as call, ops=[ast.Eq()], comparators=[right]):
@@ -103,6 +102,8 @@ def _of_statement(source: str, where: str, setup: str, entry_point: str | None) 
     calls_check = entry_point is not None and any(
         isinstance(one, ast.FunctionDef) and one.name == "check" for one in body
     )
+    if calls_check:
+        _parsed(str(entry_point), where)
     return Statements(source=source, entry_point=entry_point, calls_check=calls_check)
 
 

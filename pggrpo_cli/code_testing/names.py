@@ -33,9 +33,12 @@ def names_of(tests: Sequence[Test], setup: str) -> Names:
     statements = [test for test in tests if isinstance(test, Statements)]
     sources = [setup, *(test.source for test in statements)]
     free = _free(sources)
-    nodes = [node for source in sources for node in ast.walk(ast.parse(source))]
+    trees = [list(ast.walk(ast.parse(source))) for source in sources]
+    nodes = [node for tree in trees for node in tree]
     modules = frozenset(_with_attributes(nodes) & free & sys.stdlib_module_names)
-    classes = ({name for name in free if name.lstrip("_")[:1].isupper()} | (_made_objects(nodes) & free)) - {HOLDER}
+    objects = {name for tree in trees for name in _made_objects(tree)} & free
+    classes = objects | {name for name in free if name.lstrip("_")[:1].isupper()}
+    classes -= {HOLDER, *dir(builtins)}
     entries = {root(test.entry_point) for test in statements if test.entry_point and not test.calls_check}
     if not entries and not any(test.entry_point for test in statements):
         functions = {test.function for test in tests if isinstance(test, Call)}

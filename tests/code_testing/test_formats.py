@@ -47,6 +47,7 @@ def test_human_eval() -> None:
     assert read_tests(text, "w") == [Statements(source=text)]
     no_check = "x = 1\nassert g(x) == 2"
     assert read_tests(no_check, "w", entry_point=" g ") == [Statements(source=no_check, entry_point="g")]
+    assert read_tests([no_check], "w", entry_point="g h") == [Statements(source=no_check, entry_point="g h")]
     with pytest.raises(DataError, match="'g h' is no Python"):
         read_tests(text, "w", entry_point="g h")
 

@@ -48,6 +48,9 @@ def test_classes() -> None:
     assert names("s = stack()\ns.push(1)").classes == {"stack"}
     assert names("assert stack().push(1) is None").classes == {"stack"}
     assert names("assert f(1).startswith('hello')", "t = f(1)\nassert t.pop() == 3").classes == set()
+    apart = ["t = tree()\nassert t.inorder() == []", "t = f(1)\nassert t.startswith('hello')"]
+    assert names(*apart).classes == names(*reversed(apart)).classes == {"tree"}
+    assert names("try:\n    f(1)\nexcept ValueError:\n    pass").classes == set()
     assert names("assert Solution().f(1) == 'a'").classes == set()
     assert names("Box = f(1)\nassert Box", setup="class Case: pass").classes == set()
 

