@@ -202,6 +202,7 @@ class Y:
     def __len__(self): return 5
     def __str__(self): return "hello"
     def __getitem__(self, key): return True
+    def __iter__(self): yield True
     startswith = count = index = __contains__ = lambda *values: True
 """
 ASKS = [
