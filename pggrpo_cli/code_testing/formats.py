@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
-import re
+import symtable
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,6 +37,10 @@ class Statements:
     """Python that is to run without an exception."""
 
     source: str
+    entry_point: str | None = None
+    """The function under test, or an expression for it such as Solution().add."""
+    calls_check: bool = False
+    """`check` is called with what `entry_point` is in the program: in the source itself that name means what it always does."""
 
 
 Test = Call | Script | Statements
@@ -58,7 +62,7 @@ def read_tests(value: Any, where: str, setup: str = "", entry_point: str | None 
         return _of_pairs(value, where) if value else []
     if isinstance(value, Sequence):
         if all(isinstance(one, str) for one in value):
-            return [_of_statement(one, where, setup) for one in value if one.strip()]
+            return [_of_statement(one, where, setup, entry_point) for one in value if one.strip()]
         if all(isinstance(one, Mapping) for one in value):
             return [_script(one, where) for one in value]
     if value is None:
@@ -75,17 +79,14 @@ def _of_text(text: str, where: str, setup: str, entry_point: str | None) -> list
         except ValueError as error:
             raise DataError(f"{where}: begins like JSON and is none ({error}); {ALLOWED}.") from error
         return read_tests(value, where, setup, entry_point)
-    if entry_point and re.search(r"^def check\(", text, re.MULTILINE):
-        text = f"{text}\ncheck({entry_point})\n"
-    return [_of_statement(text, where, setup)]
+    return [_of_statement(text, where, setup, entry_point)]
 
 
-def _of_statement(source: str, where: str, setup: str) -> Test:
+def _of_statement(source: str, where: str, setup: str, entry_point: str | None) -> Test:
     """A Call where the statement is only `assert f(values) == value`: that needs no second process."""
-    try:
-        body = ast.parse(source).body
-    except (SyntaxError, ValueError) as error:
-        raise DataError(f"{where}: {source[:80]!r} is no Python: {error}; {ALLOWED}.") from error
+    entry_point = entry_point.strip() or None if entry_point else None
+    body = _parsed(source, where)
+    _parsed(setup, where)
     if len(body) == 1 and isinstance(body[0], ast.Assert) and not setup.strip():
         match body[0].test:
             case ast.Compare(left=ast.Call(func=ast.Name(id=name)) as call, ops=[ast.Eq()], comparators=[right]):
@@ -98,7 +99,20 @@ def _of_statement(source: str, where: str, setup: str) -> Test:
                     )
                 except (ValueError, TypeError):  # no literals: names, calls, **named
                     pass
-    return Statements(source=source)
+    calls_check = entry_point is not None and any(
+        isinstance(one, ast.FunctionDef) and one.name == "check" for one in body
+    )
+    if calls_check:
+        _parsed(str(entry_point), where)
+    return Statements(source=source, entry_point=entry_point, calls_check=calls_check)
+
+
+def _parsed(source: str, where: str) -> list[ast.stmt]:
+    try:
+        symtable.symtable(source, "<test>", "exec")  # names.py needs one; it refuses more than ast.parse
+        return ast.parse(source).body
+    except (SyntaxError, ValueError) as error:
+        raise DataError(f"{where}: {source[:80]!r} is no Python: {error}; {ALLOWED}.") from error
 
 
 def _name(keyword: ast.keyword) -> str:

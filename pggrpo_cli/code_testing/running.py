@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from pggrpo_cli.code_testing.equal import same_text, same_value
 from pggrpo_cli.code_testing.formats import Call, Script, Statements, Test
+from pggrpo_cli.code_testing.names import Names, names_of
 from pggrpo_cli.sandbox import speech
 from pggrpo_cli.sandbox.limits import Limits
 from pggrpo_cli.sandbox.mode import Sandbox
@@ -28,6 +30,7 @@ class Running:
         self._wall_seconds, self._deadline = wall_seconds, 0.0
         self._process: SandboxProcess | None = None
         self._tests: SandboxProcess | None = None
+        self._names: Names | None = None
         self._known = self._prepared = False
         """Whether the program's process has been told the program, and that of the tests what it defines."""
 
@@ -43,6 +46,7 @@ class Running:
         """[tests]; with `all_needed` it stops after the first that fails. Raises NoStart where the sandbox is at fault."""
         if any(isinstance(test, Statements) for test in tests):
             self._tests = self._sandbox.start(self._limits)
+            self._names = names_of(tests, self._setup)
         self._process = self._sandbox.start(self._limits)
         for process in (self._process, self._tests):
             if process is not None:
@@ -93,9 +97,10 @@ class Running:
         answer = json.loads(process.ask(_message({"define": self._program}), deadline))
         names = [name for name in answer["names"] if isinstance(name, str) and not name.startswith("__")]
         self._deadline = deadline
-        if self._tests is not None and not self._prepared:
+        if self._tests is not None and self._names is not None and not self._prepared:
             self._prepared = True
-            self._ask(self._tests, {"names": names, "setup": self._setup})
+            meant = {key: sorted(value) for key, value in asdict(self._names).items()}
+            self._ask(self._tests, {"names": names, "setup": self._setup, "meant": meant})
 
     def _value(self, process: SandboxProcess, test: Call) -> Any:
         arguments = [speech.encode(one, _refuse) for one in test.arguments]
@@ -108,7 +113,7 @@ class Running:
     def _statements(self, process: SandboxProcess, test: Statements) -> bool:
         """The two processes talk in turns; what passes through here is not looked at, but for the verdict of the tests."""
         assert self._tests is not None
-        message = _message({"test": test.source})
+        message = _message({"test": test.source, "candidate": test.entry_point if test.calls_check else None})
         while True:
             said = self._tests.ask(message, self._deadline)
             spoken = json.loads(said)

@@ -9,11 +9,15 @@ import builtins
 import json
 import os
 import resource
+import signal
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pggrpo_cli.sandbox.speech import Peer, Proxy
+
+PR_SET_PDEATHSIG = 1
+"""linux/prctl.h."""
 
 
 def module(name: str) -> dict[str, Any]:
@@ -67,21 +71,48 @@ def run(source: str, text: str) -> dict[str, Any]:
     return {"printed": os.pread(1, size, 0).decode("utf-8", "replace"), "good": good}
 
 
-def prepare(peer: Peer, names: Iterable[str], setup: str, tests: dict[str, Any]) -> dict[str, Any]:
-    """The tests' namespace: the program's names as proxies, but what Python or its library has is the real thing, whatever
-    the program calls so: it could be what the answer is compared with."""
+def prepare(
+    peer: Peer, names: Iterable[str], setup: str, meant: Mapping[str, Sequence[str]], tests: dict[str, Any]
+) -> dict[str, Any]:
+    """The tests' namespace: the program's names as proxies. What Python or its library has is the real thing, whatever the
+    program calls so (it could be what the answer is compared with), unless the tests mean the program's: `meant`, see names.py.
+    """
+    peer.defined, peer.classes = frozenset(names), frozenset(meant["classes"])
     tests["__name__"] = "tests"
-    for name in names:
-        if name in sys.stdlib_module_names:
-            tests[name] = __import__(name)
-        elif not hasattr(builtins, name):
+    for name in peer.defined.union(meant["under_test"]):
+        real = name not in meant["under_test"] and (name in meant["modules"] or hasattr(builtins, name))
+        if not real or (name in meant["modules"] and not imported(name, tests)):
             tests[name] = Proxy(peer, name)
-    return examine(setup, tests)
+    return examine(setup, None, peer, tests)
 
 
-def examine(test: str, tests: dict[str, Any]) -> dict[str, Any]:
+def imported(name: str, tests: dict[str, Any]) -> bool:
+    """False for what is not there: modules of another system, such as winreg."""
+    try:
+        tests[name] = __import__(name)
+    except ImportError:
+        return False
+    return True
+
+
+class Defined(dict[str, Any]):
+    """The program's names, whatever Python calls so."""
+
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+
+    def __missing__(self, name: str) -> Proxy:
+        if name not in self._peer.defined and "Solution" not in self._peer.defined:
+            raise NameError(f"the program defines no {name}")
+        return Proxy(self._peer, name)
+
+
+def examine(test: str, candidate: str | None, peer: Peer, tests: dict[str, Any]) -> dict[str, Any]:
+    """`candidate`: what the test's check is called with, an expression in the program's names."""
     try:
         exec(compile(test, "<test>", "exec"), tests)
+        if candidate is not None:
+            tests["check"](eval(candidate, {}, Defined(peer)))
     except BaseException as error:
         return {"passed": False, "why": type(error).__name__}
     return {"passed": True}
@@ -101,8 +132,21 @@ def limit(values: Mapping[str, int]) -> None:
             resource.setrlimit(getattr(resource, name), (value, value))
 
 
+def end_with(parent: int) -> None:
+    """Linux kills this process when the thread that started it ends. A program can undo that; one that only sleeps does not."""
+    if sys.platform.startswith("linux"):
+        import ctypes
+
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it has ended before
+            os._exit(0)
+
+
 def main() -> None:
-    limit(json.loads(sys.argv[1]))
+    values = json.loads(sys.argv[1])
+    if values["parent"] is not None:
+        end_with(values["parent"])
+    limit(values)
     sys.argv[1:] = []
     sys.path[:] = [path for path in sys.path if path]
     peer = Peer(os.dup(0), os.dup(1), None)
@@ -123,9 +167,9 @@ def main() -> None:
         elif "run" in message:
             answer = run(script, message["run"])
         elif "names" in message:
-            answer = prepare(peer, message["names"], message["setup"], tests)
+            answer = prepare(peer, message["names"], message["setup"], message["meant"], tests)
         elif "test" in message:
-            answer = examine(message["test"], tests)
+            answer = examine(message["test"], message["candidate"], peer, tests)
         else:
             answer = peer.serve(message)
         peer.send(answer)

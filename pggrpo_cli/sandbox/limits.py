@@ -24,7 +24,8 @@ class Limits:
     memory_mb: int
     """Address space."""
 
-    def as_argument(self, processes: int) -> str:
-        """For inside.py, which sets them before anything else. `processes`: of this user, threads too; see each mode."""
-        fixed = {"file_bytes": FILE_BYTES, "open_files": OPEN_FILES, "processes": processes}
+    def as_argument(self, processes: int, parent: int | None = None) -> str:
+        """For inside.py, which sets them before anything else. `processes`: of this user, threads too; see each mode.
+        `parent`: the process with which it is to end, where no sandbox sees to that."""
+        fixed = {"file_bytes": FILE_BYTES, "open_files": OPEN_FILES, "processes": processes, "parent": parent}
         return json.dumps(asdict(self) | fixed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
@@ -26,7 +27,7 @@ class Rlimits:
         folder = TemporaryDirectory(prefix="pggrpo-", ignore_cleanup_errors=True)
         environment = {"PYTHONHASHSEED": "0", "HOME": folder.name, "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
         processes = sys.maxsize if _unbounded() else NO_PROCESSES
-        command = [interpreter(), "-s", "-S", "-B", "-c", INSIDE, limits.as_argument(processes)]
+        command = [interpreter(), "-s", "-S", "-B", "-c", INSIDE, limits.as_argument(processes, os.getpid())]
         return SandboxProcess(command, environment=environment, folder=folder, own_session=True)
 
 

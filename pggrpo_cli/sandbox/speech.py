@@ -27,10 +27,18 @@ SEQUENCES: Mapping[str, Callable[[Iterable[Any]], Any]] = {
     "frozenset": frozenset,
 }
 Reference = Callable[[Any], Any]
+PLAIN: frozenset[str] = frozenset[str]().union(
+    *(dir(kind) for kind in (str, int, float, complex, bytes, bytearray, dict, *SEQUENCES.values()))
+)
+"""Attributes of plain values: a test that uses one may expect a plain value."""
 
 
 class NoPlainValue(Exception):
     """A message that holds something else than `encode` makes."""
+
+
+class NoAnswer(TypeError):
+    """A test asks an object of the program's to decide it. A TypeError, so that list() can do without a length."""
 
 
 class Ended(BaseException):
@@ -91,6 +99,10 @@ class Peer:
     def __init__(self, receiving: int, sending: int, namespace: dict[str, Any] | None) -> None:
         self._receiving, self._sending, self.namespace = receiving, sending, namespace
         self._given: list[Any] = []
+        self.defined: frozenset[str] = frozenset()
+        """In the tests' process: the program's names."""
+        self.classes: frozenset[str] = frozenset()
+        """Those of them that the tests are about: objects of these may answer for themselves."""
 
     def receive(self) -> Any:
         size = int.from_bytes(self._read(4), "big")
@@ -149,18 +161,22 @@ class Peer:
 
     def _give(self, value: Any) -> Any:
         if isinstance(value, Proxy):
-            return {"yours": object.__getattribute__(value, "_reference")}
-        for number, one in enumerate(self._given):
-            if one is value:
-                return {"mine": number}
-        self._given.append(value)
-        return {"mine": len(self._given) - 1}
+            return {"yours": _own(value, "_reference")}
+        number = next((number for number, one in enumerate(self._given) if one is value), len(self._given))
+        if number == len(self._given):
+            self._given.append(value)
+        return {"mine": [number, *self._classes_of(value)]}
+
+    def _classes_of(self, value: Any) -> list[str]:
+        named = (self.namespace or {}).items()
+        return [name for name, one in named for kind in type(value).__mro__ if one is kind]
 
     def _take(self, value: Mapping[str, Any]) -> Any:
         if "yours" in value:
             return self._target(value["yours"])
-        if "mine" in value and isinstance(value["mine"], (int, str)):
-            return Proxy(self, value["mine"])
+        if "mine" in value and isinstance(value["mine"], list) and isinstance(value["mine"][0], int):
+            number, *classes = value["mine"]
+            return Proxy(self, number, may_answer=not self.classes.isdisjoint(classes))
         raise NoPlainValue
 
     def _target(self, on: Any) -> Any:
@@ -168,8 +184,8 @@ class Peer:
             return self._given[on]
         if self.namespace is None:
             raise PermissionError("the names of the tests are not the program's")
-        if on not in self.namespace and "Solution" in self.namespace:
-            return getattr(self.namespace["Solution"](), on)
+        if on not in self.namespace and HOLDER in self.namespace:
+            return getattr(self.namespace[HOLDER](), on)
         if on not in self.namespace:
             raise NameError(f"the program defines no {on}")
         return self.namespace[on]
@@ -186,49 +202,63 @@ class Peer:
 
 class Proxy:
     """Something that lives in the other process. It equals nothing but itself: an object of the program must not decide
-    whether it is the right answer."""
+    whether it is the right answer. What a function gave has neither truth, length, text nor index, and no methods that plain
+    values have: a test that asks for these expects a plain value, and would hand over what it compares with."""
 
-    __slots__ = ("_peer", "_reference")
+    __slots__ = ("_may_answer", "_peer", "_reference", "_refused")
 
-    def __init__(self, peer: Peer, reference: int | str) -> None:
-        object.__setattr__(self, "_peer", peer)
-        object.__setattr__(self, "_reference", reference)
+    def __init__(self, peer: Peer, reference: int | str, may_answer: bool = True, refused: bool = False) -> None:
+        for name, value in zip(self.__slots__, (may_answer, peer, reference, refused), strict=True):
+            object.__setattr__(self, name, value)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Proxy) and _reference(other) == _reference(self)
+        return isinstance(other, Proxy) and _own(other, "_reference") == _own(self, "_reference")
 
     def __hash__(self) -> int:
-        return hash(_reference(self))
+        return hash(_own(self, "_reference"))
 
     def __call__(self, *values: Any, **named: Any) -> Any:
-        return _ask(self, "call", *values, **named)
+        if _own(self, "_refused"):
+            raise NoAnswer
+        found = _ask(self, "call", *values, **named)
+        if isinstance(found, Proxy) and _own(self, "_reference") == HOLDER:
+            object.__setattr__(found, "_may_answer", True)
+        return found
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return _ask(self, "getattr", name)
+        found = _ask(self, "getattr", name)
+        if isinstance(found, Proxy) and name in PLAIN and not _own(self, "_may_answer"):
+            object.__setattr__(found, "_refused", True)
+        return found
 
     def __setattr__(self, name: str, value: Any) -> None:
         _ask(self, "setattr", name, value)
 
     def __getitem__(self, key: Any) -> Any:
-        return _ask(self, "getitem", key)
+        return _answer(self, "getitem", key)
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        _ask(self, "setitem", key, value)
+        _answer(self, "setitem", key, value)
 
     def __iter__(self) -> Any:
         return iter(_ask(self, "iter"))
 
     def __len__(self) -> int:
-        return int(_ask(self, "len"))
+        return int(_answer(self, "len"))
 
     def __bool__(self) -> bool:
-        return bool(_ask(self, "bool"))
+        if _own(self, "_peer").namespace is not None:
+            return True  # in the program's process: a function that a test handed over, as in `if key: …`
+        return bool(_answer(self, "bool"))
 
     def __str__(self) -> str:
-        return str(_ask(self, "str"))
+        return str(_answer(self, "str"))
 
+
+HOLDER = "Solution"
+"""LeetCode's class that only holds the function under test: its object has methods, but is no answer when they return it."""
 
 OPERATIONS: Mapping[str, Callable[..., Any]] = {
     "getattr": getattr,
@@ -242,9 +272,15 @@ OPERATIONS: Mapping[str, Callable[..., Any]] = {
 }
 
 
-def _reference(proxy: Proxy) -> Any:
-    return object.__getattribute__(proxy, "_reference")
+def _own(proxy: Proxy, name: str) -> Any:
+    return object.__getattribute__(proxy, name)
+
+
+def _answer(proxy: Proxy, operation: str, *values: Any) -> Any:
+    if not _own(proxy, "_may_answer"):
+        raise NoAnswer
+    return _ask(proxy, operation, *values)
 
 
 def _ask(proxy: Proxy, operation: str, *values: Any, **named: Any) -> Any:
-    return object.__getattribute__(proxy, "_peer").ask(operation, _reference(proxy), *values, **named)
+    return _own(proxy, "_peer").ask(operation, _own(proxy, "_reference"), *values, **named)

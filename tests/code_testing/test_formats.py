@@ -41,10 +41,21 @@ def test_with_setup_nothing_is_taken_apart() -> None:
 
 def test_human_eval() -> None:
     text = "def check(candidate):\n    assert candidate(1) == 2\n"
-    (found,) = read_tests(text, "w", entry_point="g")
-    assert isinstance(found, Statements)
-    assert found.source.endswith("check(g)\n")
+    for entry_point in ("g", "Solution().g"):
+        called = Statements(source=text, entry_point=entry_point, calls_check=True)
+        assert read_tests(text, "w", entry_point=entry_point) == [called]
     assert read_tests(text, "w") == [Statements(source=text)]
+    no_check = "x = 1\nassert g(x) == 2"
+    assert read_tests(no_check, "w", entry_point=" g ") == [Statements(source=no_check, entry_point="g")]
+    assert read_tests([no_check], "w", entry_point="g h") == [Statements(source=no_check, entry_point="g h")]
+    with pytest.raises(DataError, match="'g h' is no Python"):
+        read_tests(text, "w", entry_point="g h")
+
+
+@pytest.mark.parametrize("setup", ["def broken(:", "def f(a, a): pass"])
+def test_a_setup_that_is_no_python(setup: str) -> None:
+    with pytest.raises(DataError, match="is no Python"):
+        read_tests(["assert f(1) == 2"], "w", setup=setup)
 
 
 PAIR = [Script(stdin="1\n2", stdout="3")]

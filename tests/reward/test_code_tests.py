@@ -72,12 +72,14 @@ def fill(values): values[:] = sorted(values); values.append(9)
 def odd():
     for n in (1, 3): yield n
 def fails(): raise ValueError("no")
+def ordered(values, key=None): return sorted(values, key=key) if key else values
 """
     tests = [
         "s = Stack()\ns.push(3)\ns.push((1, {'a': 2}))\nassert len(s) == 2\nassert s.pop() == (1, {'a': 2})",
         "assert apply(lambda n: n * 2, [1, 2]) == [2, 4]",
         "values = [3, 1]\nfill(values)\nassert values == [1, 3, 9]",
         "assert list(odd()) == [1, 3]",
+        "assert ordered([1, 2], key=lambda n: -n) == [2, 1]",
         "try:\n    fails()\nexcept ValueError as error:\n    assert str(error) == 'no'\nelse:\n    assert False",
         "s = Stack()\ns.items = [5]\nassert s.items == [5]",
     ]

