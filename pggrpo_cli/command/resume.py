@@ -11,7 +11,8 @@ from typing import Any
 
 from pggrpo_cli import run_directory as runs
 from pggrpo_cli.errors import CheckpointError, ConfigError, RunLockedError, UsageError
-from pggrpo_cli.suggestions import did_you_mean, nearest
+from pggrpo_cli.run_overrides import parse_overrides, refuse_targets, set_key
+from pggrpo_cli.suggestions import nearest
 
 HELP = f"""\
 usage: pggrpo resume RUN [--config-dir DIR] [key=value …]
@@ -50,7 +51,7 @@ def resume(run: str | Path, overrides: Sequence[str] = ()) -> float | None:
     run_dir = _find(Path(run).expanduser())
     values = runs.read_config(run_dir)
     step = runs.finished_step(run_dir)
-    if step is not None and all(key.partition(".")[0] in ("resume", "security") for key in _parse(overrides)):
+    if step is not None and all(key.partition(".")[0] in ("resume", "security") for key in parse_overrides(overrides)):
         by_target = step < values["trainer"]["max_steps"]
         more = "trainer.target_reward=null" if by_target else "trainer.max_steps=…"
         print(f"{run_dir} is finished, after step {step}. To go on: pggrpo resume {run_dir} {more}")
@@ -79,10 +80,10 @@ def resumed_config(run_dir: Path, values: Mapping[str, Any], overrides: Sequence
     """The run's configuration with the overrides applied and checked. Raises ConfigError or UsageError."""
     from pggrpo_cli.check import check_values
 
-    changes = _parse(overrides)
+    changes = parse_overrides(overrides)
     config: dict[str, Any] = copy.deepcopy(dict(values))
     for key, value in changes.items():
-        _set(config, key, value)
+        set_key(config, key, value)
     allow_changed = changes.get("resume.allow_changed", [])
     # Only what is typed now: a run from elsewhere could allow itself anything.
     allow_targets = changes.get("security.allow_targets", [])
@@ -91,7 +92,7 @@ def resumed_config(run_dir: Path, values: Mapping[str, Any], overrides: Sequence
             raise ConfigError(f"`{key}`: {listed!r} is not a list of text; write {key}=[first,second].")
     check_values(config)
     runs.refuse_changes(values, config, allow_changed, run_dir)
-    _refuse_targets(config, allow_targets, typed=[key for key in changes if key.partition(".")[0] == "logger"])
+    refuse_targets(config, allow_targets, typed=[key for key in changes if key.partition(".")[0] == "logger"])
     return config
 
 
@@ -113,87 +114,3 @@ def _find(run: Path) -> Path:
             raise RunLockedError(f"{run} is in use and holds no checkpoint yet. Wait for it.")
         raise CheckpointError(f"{run} holds no complete checkpoint; there is nothing to go on from. Start it anew.")
     return run
-
-
-def _parse(overrides: Sequence[str]) -> dict[str, Any]:
-    """Hydra's grammar, of which key=value alone makes sense here."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.core.override_parser.types import ValueType
-    from hydra.errors import HydraException
-
-    changes: dict[str, Any] = {}
-    for word in overrides:
-        try:
-            parsed = OverridesParser.create().parse_override(word)
-        except HydraException as error:
-            what = str(error).splitlines()[0]
-            raise UsageError(
-                f"`{word}`: cannot be read as key=value: {what}. Write it like trainer.max_steps=100."
-            ) from error
-        if parsed.is_delete() or parsed.is_sweep_override() or parsed.value_type == ValueType.SIMPLE_CHOICE_SWEEP:
-            raise UsageError(f"`{word}`: a resumed run takes one value for a key, like trainer.max_steps=100.")
-        changes[str(parsed.key_or_group)] = parsed.value()
-    return changes
-
-
-def _set(config: dict[str, Any], key: str, value: Any) -> None:
-    """Sets a key that is there; the groups stay as they are, except loggers, which may be chosen anew."""
-    from pggrpo_cli.config import MAPPING_KEYS
-
-    if key == "logger":
-        config["logger"] = _loggers(value)
-        return
-    *path, last = key.split(".")
-    node: Any = config
-    for part in path:
-        node = node.get(part) if isinstance(node, dict) else None
-    of_every_reward = len(path) == 2 and path[0] == "reward" and last in MAPPING_KEYS["reward"]
-    if not isinstance(node, dict) or (last not in node and not of_every_reward):
-        from pggrpo_cli.hydra_errors import known_keys, no_such_key
-
-        raise ConfigError(no_such_key(key, known_keys(config), ()))
-    if isinstance(node.get(last), dict) and not isinstance(value, dict):
-        raise ConfigError(f"`{key}`: holds keys of its own, {', '.join(node[last])}; give one of them a value.")
-    if isinstance(node.get(last), float) and type(value) is int:
-        value = float(value)
-    node[last] = value
-
-
-def _loggers(value: Any) -> dict[str, Any]:
-    """The nodes of the named loggers from our own conf/logger."""
-    from omegaconf import OmegaConf
-
-    from pggrpo_cli.config import conf_dir
-
-    files = {file.stem: file for file in (conf_dir() / "logger").glob("*.yaml")}
-    chosen: dict[str, Any] = {}
-    for name in value if isinstance(value, list) else [value]:
-        if name not in files:
-            meant, there = did_you_mean(str(name), files), ", ".join(sorted(files))
-            raise ConfigError(f"`logger`: there is no logger={name}.{meant} There are: {there}.")
-        nodes = OmegaConf.to_container(OmegaConf.load(files[name]), resolve=True)
-        assert isinstance(nodes, dict)
-        chosen |= {str(key): node for key, node in nodes.items()}
-    return chosen
-
-
-def _refuse_targets(values: Mapping[str, Any], allow_targets: Sequence[str], typed: Sequence[str]) -> None:
-    """Raises ConfigError for code that is neither ours nor named by our conf/ nor below an allowed prefix."""
-    from pggrpo_cli.check import foreign_nodes
-
-    wrong = [
-        node
-        for node in foreign_nodes(values)
-        if not runs.may_change(node.target, tuple(allow_targets)) and node.key not in typed
-    ]
-    if wrong:
-        what = ", ".join(dict.fromkeys(_code_of(node) for node in wrong))
-        raise ConfigError(
-            f"`{wrong[0].key}`: this run uses {what}, which is not pggrpo's own; a configuration read from disk "
-            f"may not run it unasked. If you trust this run, add "
-            f"security.allow_targets=[{','.join(dict.fromkeys(node.target for node in wrong))}]."
-        )
-
-
-def _code_of(node: Any) -> str:
-    return f"the file {node.arguments['path']}" if "path" in node.arguments else str(node.target)
