@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import transformers
 
-from pggrpo_cli.chat_template import use_chat_template
 from pggrpo_cli.check import check_foreign_targets
 from pggrpo_cli.checkpoint import load_checkpoint, newest_checkpoint
-from pggrpo_cli.config import MAPPING_KEYS, TrainConfig
+from pggrpo_cli.config import TrainConfig
 from pggrpo_cli.devices import prepare_device, resolve_device
 from pggrpo_cli.errors import (
     CheckpointError,
@@ -29,27 +27,25 @@ from pggrpo_cli.evaluation import Evaluation
 from pggrpo_cli.filters import Sieve
 from pggrpo_cli.instantiate import blamed, component, components
 from pggrpo_cli.interruption import Interruption
-from pggrpo_cli.lazy_prompts import render_lazily
-from pggrpo_cli.lazy_rows import LazyRows
+from pggrpo_cli.loading import held_out_sampler, load_policy, render
 from pggrpo_cli.loggers import Loggers, open_loggers
 from pggrpo_cli.origin import model_digest, prompts_digest, refuse_other_origin
 from pggrpo_cli.parts import some_of_each_part
 from pggrpo_cli.plan import about_data, describe, describe_parts, unused_labels
-from pggrpo_cli.policy import LoadedModel, ModelSettings, Policy, resolve_compute_dtype
+from pggrpo_cli.policy import Policy, resolve_compute_dtype
 from pggrpo_cli.progress import Progress
-from pggrpo_cli.prompts import RenderedPrompts, Renderer, format_of, prompt_room, render_rows
+from pggrpo_cli.prompts import RenderedPrompts, format_of
 from pggrpo_cli.protocols import Stateful
 from pggrpo_cli.recorder import Recorder
 from pggrpo_cli.reference import Reference, frozen, frozen_copy
 from pggrpo_cli.row_loading import load_rows
 from pggrpo_cli.run_directory import has_checkpoints, resume_command, save_finished, shown
-from pggrpo_cli.sampler.native import Native
 from pggrpo_cli.saving import Saver
 from pggrpo_cli.scoring.scorer import Scorer, open_scorer
 from pggrpo_cli.self_check import check_policy
 from pggrpo_cli.together import check_together
 from pggrpo_cli.trainer import Trainer
-from pggrpo_cli.types import Dataset, RewardContext, Row, RunContext
+from pggrpo_cli.types import Dataset, RewardContext, RunContext
 from pggrpo_cli.update import Updater, UpdateSettings
 from pggrpo_cli.weights import load_model
 
@@ -152,10 +148,9 @@ class _Build:
     ) -> Trainer:
         config = self.config
         checkpoint = None if resume_from is None else load_checkpoint(resume_from)
-        loaded = self._load_model()
-        policy = self._policy(loaded)
+        policy, source = load_policy(config, self.context.device)
         new_tokens = config.sampler.get("max_new_tokens") or 0
-        rendered = self._render(policy, self.rows.train, new_tokens, "sampler.max_new_tokens")
+        rendered = render(config, policy, self.rows.train, new_tokens, "sampler.max_new_tokens")
         evaluation = self._evaluation(policy)
         origin = {
             "data": prompts_digest(rendered.prompts),
@@ -202,25 +197,8 @@ class _Build:
             progress=progress,
             saved_step=progress.step if own else None,
         )
-        self._introduce(trainer, rendered, loaded.source, begin)
+        self._introduce(trainer, rendered, source, begin)
         return trainer
-
-    def _load_model(self) -> LoadedModel:
-        loaded: LoadedModel = component(self.config.model, "model").load()
-        use_chat_template(loaded.tokenizer, self.config.model["chat_template"], "model.chat_template")
-        return loaded
-
-    def _policy(self, loaded: LoadedModel) -> Policy:
-        settings = ModelSettings(**{name: self.config.model[name] for name in MAPPING_KEYS["model"]})
-        module = loaded.module.to(
-            self.context.device, {"float32": torch.float32, "bfloat16": torch.bfloat16}[settings.weight_dtype]
-        )
-        return Policy(
-            module,
-            loaded.tokenizer,
-            resolve_compute_dtype(settings.compute_dtype, self.context.device),
-            gradient_checkpointing=settings.gradient_checkpointing,
-        )
 
     def _reference(self, policy: Policy, origin: dict[str, str]) -> Reference | None:
         """Before the checkpoint's weights are put into the policy: π_orig is the model before training. Another model's
@@ -243,20 +221,6 @@ class _Build:
             original = frozen(Policy(other.module.to(device), policy.tokenizer, dtype))
         weights = origin.get("reference", origin["model"])
         return Reference(original, identity=f"weights {weights} in {dtype}, data {origin['data']}")
-
-    def _render(self, policy: Policy, rows: Sequence[Row], new_tokens: int, key: str) -> RenderedPrompts:
-        """`new_tokens`, from the key `key`, are kept free behind the prompts."""
-        room = prompt_room(policy.context_length, new_tokens, key)
-        prompt_format = format_of(self.config.data)
-        if not isinstance(rows, LazyRows):
-            return render_rows(rows, policy.tokenizer, prompt_format, room, policy.end_token_ids)
-        renderer = Renderer(
-            tokenizer=policy.tokenizer,
-            prompt_format=prompt_format,
-            context_limit=room,
-            end_token_ids=policy.end_token_ids,
-        )
-        return render_lazily(rows, renderer)
 
     def _updater(self, policy: Policy, reference: Reference | None) -> Updater:
         trainer = self.config.trainer
@@ -296,18 +260,10 @@ class _Build:
         options = self.config.evaluation
         if options.every is None or not self.rows.evaluation:
             return None
-        known = {field.name for field in fields(self.sampler)}
-        changes: dict[str, Any] = {"group_size": 1, "temperature": options.temperature}
-        if options.max_new_tokens is not None:
-            changes["max_new_tokens"] = options.max_new_tokens
-        if "max_new_tokens" in known:
-            sampler = replace(self.sampler, **changes)
-        else:  # nothing can be sampled offline: the held-out prompts are
-            sampler = Native(top_p=1.0, top_k=0, min_p=0.0, stop=[], max_rows=256, **changes)
+        sampler = held_out_sampler(self.sampler, 1, options.temperature, options.max_new_tokens)
         key = "sampler" if options.max_new_tokens is None else "evaluation"
-        rendered = self._render(
-            policy, list(self.rows.evaluation[: options.num_prompts]), sampler.max_new_tokens, f"{key}.max_new_tokens"
-        )
+        held_out = list(self.rows.evaluation[: options.num_prompts])
+        rendered = render(self.config, policy, held_out, sampler.max_new_tokens, f"{key}.max_new_tokens")
         return Evaluation(
             prompts=rendered.prompts,
             sampler=self.stack.enter_context(sampler.open(self.context)),

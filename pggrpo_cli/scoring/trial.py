@@ -9,10 +9,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
-from pggrpo_cli.config import MAPPING_KEYS, TrainConfig
+from pggrpo_cli.config import TrainConfig
 from pggrpo_cli.errors import DataError
 from pggrpo_cli.printable import printable
-from pggrpo_cli.prompts import PromptFormat, apply_format
+from pggrpo_cli.prompts import apply_format, format_of
 from pggrpo_cli.records import read_jsonl
 from pggrpo_cli.row_loading import load_rows
 from pggrpo_cli.rows import rows_from_records
@@ -72,7 +72,7 @@ class Rows:
 
     def __init__(self, config: TrainConfig) -> None:
         self._config = config
-        self._format = PromptFormat(**{name: config.data[name] for name in MAPPING_KEYS["data"]})
+        self._format = format_of(config.data)
 
     @cached_property
     def _dataset(self) -> Dataset:

@@ -19,9 +19,9 @@ from pggrpo_cli import cli
 from pggrpo_cli import run_directory as runs
 from pggrpo_cli.advantage.group_mean import GroupMean
 from pggrpo_cli.check import checked
-from pggrpo_cli.config import MAPPING_KEYS, as_dict
+from pggrpo_cli.config import as_dict
 from pggrpo_cli.hydra_start import compose
-from pggrpo_cli.prompts import PromptFormat, render_rows
+from pggrpo_cli.prompts import format_of, render_rows
 from pggrpo_cli.recorder import Recorder
 from pggrpo_cli.rollouts import score_groups
 from pggrpo_cli.row_loading import load_rows
@@ -340,7 +340,7 @@ def run_dir(folder: Path) -> Path:
     """What a run leaves behind, by the parts that write it: a step, a second one on the same row, an evaluation."""
     config = checked(compose("train", [*PAST, "model=tiny", f"data.path={folder / 'sums.jsonl'}"]))
     tokenizer, rows = tiny_policy().tokenizer, load_rows(config)[0]
-    prompt_format = PromptFormat(**{name: config.data[name] for name in MAPPING_KEYS["data"]})
+    prompt_format = format_of(config.data)
     past = folder / "past"
     past.mkdir()
     runs.save_config(past, as_dict(config) | {"data": config.data | {"path": "sums.jsonl"}})
