@@ -16,6 +16,7 @@ from pggrpo_cli.class_source import NoSuchTarget, Parameters, is_ours, read_para
 from pggrpo_cli.config import NAMED_GROUPS, NODE_SETTINGS, SINGLE_GROUPS, TrainConfig, node_keys
 from pggrpo_cli.errors import ConfigError
 from pggrpo_cli.filters import filter_problems
+from pggrpo_cli.foreign_code import reaches_out
 from pggrpo_cli.foreign_targets import foreign_problems
 from pggrpo_cli.mixture_problems import mixture_problems, sampler_problems
 from pggrpo_cli.secrets_in_values import secret_problems
@@ -23,9 +24,6 @@ from pggrpo_cli.server_keys import server_problems
 from pggrpo_cli.suggestions import did_you_mean
 
 SPECIAL_KEYS = frozenset({"_target_", "_partial_", "_convert_", "_recursive_", "_args_"})
-RUNS_A_FILE = ("pggrpo_cli.reward.python.Python",)
-"""Classes of ours that run a Python file which their keys name."""
-
 KEEPS = "pggrpo_cli.filters.Sieve"
 """What runs the file that `keep` of a data node names."""
 
@@ -101,8 +99,10 @@ def check_foreign_targets(config: TrainConfig, groups: Collection[str] = (*SINGL
 
 
 def foreign_nodes(values: Mapping[str, Any]) -> list[Node]:
-    """Nodes that run code which is neither ours nor named by our own conf/: a user's class, a user's file."""
-    found = [node for node in nodes(values) if node.target not in _targets_of_conf() or node.target in RUNS_A_FILE]
+    """Nodes that a configuration read from disk may not have unasked: a class that is neither ours nor named by our own
+    conf/, a user's file or module, a server that gets a secret or is on another machine."""
+    known = _targets_of_conf()
+    found = [node for node in nodes(values) if node.target not in known or reaches_out(node.target, node.arguments)]
     for node in nodes(values):
         keep = node.settings.get("keep") or {}
         if node.group == "data" and keep.get("path") is not None:

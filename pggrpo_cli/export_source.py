@@ -76,15 +76,20 @@ def clean_leftovers(out: Path) -> None:
     """What an export to `out` left that was killed: its half folder goes; the folder it was replacing comes back if the
     new one never came."""
     out = out.absolute()
-    for path in sorted(out.parent.glob(f".replaced-{out.name}-*")):
-        if not _alive(path):
-            if out.exists():
-                remove(path)
-            else:
-                os.rename(path, out)
-    for path in out.parent.glob(f".tmp-{out.name}-*"):
-        if not _alive(path):
+    for path in _left_by_a_dead_process(out, ".replaced"):
+        if out.exists():
             remove(path)
+        else:
+            os.rename(path, out)
+    for path in _left_by_a_dead_process(out, ".tmp"):
+        remove(path)
+
+
+def _left_by_a_dead_process(out: Path, beginning: str) -> list[Path]:
+    """Folders beside `out` named after it and a process. The name counts whole: one export's may begin with another's."""
+    named = re.compile(re.escape(f"{beginning}-{out.name}-") + r"\d+")
+    there = sorted(out.parent.iterdir()) if out.parent.is_dir() else []
+    return [path for path in there if named.fullmatch(path.name) and not _alive(path)]
 
 
 def _alive(leftover: Path) -> bool:

@@ -23,12 +23,12 @@ from pggrpo_cli.packing import pack
 from pggrpo_cli.policy import LoadedModel, ModelSettings, Policy, resolve_compute_dtype
 from pggrpo_cli.report.run import Run
 from pggrpo_cli.report.samples_file import Completion
-from pggrpo_cli.run_directory import may_change
+from pggrpo_cli.run_overrides import refuse_targets
 from pggrpo_cli.types import TokenScores, TrainBatch
 from pggrpo_cli.weights import load_folder
 
-OURS = ("pggrpo_cli",)
-"""What a configuration read from disk may name."""
+BUILT = ("model", "loss")
+"""Groups whose components are made again here; nothing else of the configuration is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +54,10 @@ class Inspection:
     notes: list[str]
 
 
-def inspect_step(run: Run, step: int, chosen: Sequence[Completion]) -> Inspection:
-    """`chosen`: completions of `step`. Raises CheckpointError if there is no checkpoint of that step or later."""
+def inspect_step(run: Run, step: int, chosen: Sequence[Completion], allow_targets: Sequence[str] = ()) -> Inspection:
+    """`chosen`: completions of `step`. Raises CheckpointError if there is no checkpoint of that step or later, ConfigError
+    if the run's model or loss is code that `allow_targets` does not list."""
+    refuse_targets({group: run.config.get(group) for group in BUILT}, allow_targets, typed=())
     later = [one for one in run.checkpoints if one >= step]
     if not later:
         there = ", ".join(map(str, run.checkpoints)) or "none"
@@ -111,9 +113,6 @@ def _policy(loaded: LoadedModel, settings: Mapping[str, Any], device: torch.devi
 
 def _original(run: Run, settings: Mapping[str, Any], device: torch.device, notes: list[str]) -> Policy | None:
     """The model before training, if it can still be had and is the one that the run began with."""
-    if not may_change(str(settings.get("_target_")), OURS):
-        notes.append(f"no reference: the model is {settings.get('_target_')}, which a run read from disk may not load")
-        return None
     policy = _policy(component(settings, "model").load(), settings, device)
     state = json.loads((_folder(run, run.checkpoints[-1]) / "state.json").read_text(encoding="utf-8"))
     if state["progress"].get("origin", {}).get("model") != model_digest(policy.module.named_parameters()):
@@ -182,7 +181,7 @@ def _under_the_loss(
 ) -> tuple[float | None, float | None]:
     """(ratio/max, clip_ratio/region_mean) that the run's own loss gives for this completion alone; None if it has none."""
     node = run.config["loss"]
-    if not may_change(str(node.get("_target_")), OURS) or completion.advantage is None:
+    if completion.advantage is None:
         return None, None
     loss = component(node, "loss")
     if not loss.needs_old_logprobs or (loss.needs_reference and reference is None):

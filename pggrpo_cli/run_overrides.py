@@ -7,6 +7,7 @@ from typing import Any
 
 from pggrpo_cli import run_directory as runs
 from pggrpo_cli.errors import ConfigError, UsageError
+from pggrpo_cli.secrets_in_values import texts
 from pggrpo_cli.suggestions import did_you_mean
 
 
@@ -73,22 +74,27 @@ def _loggers(value: Any) -> dict[str, Any]:
 
 
 def refuse_targets(values: Mapping[str, Any], allow_targets: Sequence[str], typed: Sequence[str]) -> None:
-    """Raises ConfigError for code that is neither ours nor named by our conf/ nor below an allowed prefix."""
-    from pggrpo_cli.check import foreign_nodes
+    """Raises ConfigError for what foreign_nodes finds, unless it is below an allowed prefix or its key was typed; and for
+    interpolations: Hydra resolves them when it makes a component, so that ${oc.create:…} would be a class unseen."""
+    from pggrpo_cli.check import foreign_nodes, nodes
+    from pggrpo_cli.foreign_code import in_words
 
+    for node in nodes(values):
+        for key, text in texts(node.arguments, node.path):
+            if "${" in text:
+                raise ConfigError(
+                    f"`{key}`: holds an interpolation, ${{…}}; the configuration of a run holds plain values, and one read "
+                    "from disk may not look anything up. Write the value itself."
+                )
     wrong = [
         node
         for node in foreign_nodes(values)
         if not runs.may_change(node.target, tuple(allow_targets)) and node.key not in typed
     ]
     if wrong:
-        what = ", ".join(dict.fromkeys(_code_of(node) for node in wrong))
+        what = ", ".join(dict.fromkeys(in_words(node.target, node.arguments) for node in wrong))
         raise ConfigError(
-            f"`{wrong[0].key}`: this run uses {what}, which is not pggrpo's own; a configuration read from disk "
-            f"may not run it unasked. If you trust this run, add "
+            f"`{wrong[0].key}`: this run uses {what}. That is not pggrpo's own, and a configuration read from "
+            f"disk may not use it unasked. If you trust this run, add "
             f"security.allow_targets=[{','.join(dict.fromkeys(node.target for node in wrong))}]."
         )
-
-
-def _code_of(node: Any) -> str:
-    return f"the file {node.arguments['path']}" if "path" in node.arguments else str(node.target)

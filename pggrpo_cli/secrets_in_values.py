@@ -21,7 +21,7 @@ def secret_problems(values: Mapping[str, Any]) -> Iterator[str]:
         if _NAMES.search(name) and _SECRET.fullmatch(value) and not os.path.isabs(value)
     }
     if secrets:
-        for key, text in _texts(values, ""):
+        for key, text in texts(values, ""):
             for value, name in secrets.items():
                 if value.search(text):
                     yield (
@@ -31,13 +31,14 @@ def secret_problems(values: Mapping[str, Any]) -> Iterator[str]:
                     )
 
 
-def _texts(value: Any, path: str) -> Iterator[tuple[str, str]]:
+def texts(value: Any, path: str) -> Iterator[tuple[str, str]]:
+    """(dotted key, text) of every text within `value`, which stands at `path`."""
     if isinstance(value, Mapping):
         for key, one in value.items():
             if key != "_target_":
-                yield from _texts(one, f"{path}.{key}" if path else str(key))
+                yield from texts(one, f"{path}.{key}" if path else str(key))
     elif isinstance(value, list):
         for index, one in enumerate(value):
-            yield from _texts(one, f"{path}[{index}]")
+            yield from texts(one, f"{path}[{index}]")
     elif isinstance(value, str):
         yield path, value

@@ -6,10 +6,14 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
+
+from pggrpo_cli.private_values import looks_like_a_secret, names_a_secret, public_text
 
 ASK_A_SERVER = ("pggrpo_cli.reward.http.Http", "pggrpo_cli.reward.judge.Judge")
 JUDGE = ASK_A_SERVER[1]
+ALSO_SECRET = ("code",)
+"""Parameters of an address that are keys there: Azure's functions call theirs so."""
 _NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _SHOWABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 """A key that somebody gave in the place of a name does not look like this, so that no message shows it."""
@@ -52,8 +56,23 @@ def _url_problems(key: str, url: Any) -> Iterator[str]:
             f"`{key}`: holds a name or a password before the @, and the configuration is written to disk. Put them into an "
             "environment variable and name it: headers_env or key_env."
         )
+    elif (secret := _secret_parameter(f"{parts.query}&{parts.fragment}")) is not None:
+        yield (
+            f"`{key}`: the address has a parameter {secret}, a secret by its look, and the configuration is written to disk. "
+            "Put it into an environment variable and name that: it is then sent in a header, by headers_env or key_env."
+        )
     elif parts.scheme not in ("http", "https") or not host or not url.isascii() or re.search(r"[\s\x00-\x20]", url):
-        yield f"`{key}`: {url!r} is no address; allowed is http://HOST:PORT/PATH or https://…, for example {key}=http://127.0.0.1:8000/v1."
+        yield f"`{key}`: {public_text(url)!r} is no address; allowed is http://HOST:PORT/PATH or https://…, for example {key}=http://127.0.0.1:8000/v1."
+
+
+def _secret_parameter(query: str) -> str | None:
+    """The first parameter that is a secret by its name, or holds one that its maker marks as such."""
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if names_a_secret(name) or name.lower() in ALSO_SECRET:
+            return repr(name)
+        if looks_like_a_secret(value) or looks_like_a_secret(name):
+            return "that holds an access token"
+    return None
 
 
 def _variable_problems(key: str, variable: Any) -> Iterator[str]:

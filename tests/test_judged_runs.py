@@ -134,6 +134,22 @@ BAD = {
         ["reward=http", "reward.http.url=http://me:hunter2-x@host/"],
         "`reward.http.url`: holds a name or a",
     ),
+    "a key in the address": (
+        ["reward=http", "reward.http.url='http://h/score?x=1&access_token=hunter2-x'"],
+        "`reward.http.url`: the address has a parameter 'access_token', a secret",
+    ),
+    "a key of Azure's": (
+        ["reward.judge.url='https://h/api?code=hunter2-x'"],
+        "`reward.judge.url`: the address has a parameter 'code', a secret",
+    ),
+    "a token in the address": (
+        ["reward=http", "reward.http.url='http://h/score?x=hf_hunter2hunter2hunter2'"],
+        "`reward.http.url`: the address has a parameter that holds an access token, a secret",
+    ),
+    "a key in no address": (
+        ["reward=http", "reward.http.url='http://h:port/?access_token=hunter2-x'"],
+        "`reward.http.url`: 'http://h:port/?…' is no address",
+    ),
     "no variable": (["reward.judge.key_env=NO_SUCH_KEY"], "the environment variable NO_SUCH_KEY is not set"),
     "the key itself": (["reward.judge.key_env=sk-hunter2-x"], "`reward.judge.key_env`: is no name of an environment"),
     "a key like a name": (["reward.judge.key_env=hunter2xab"], "not shown, in case it is the secret itself"),

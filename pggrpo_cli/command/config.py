@@ -134,10 +134,11 @@ def _validate_run(values: dict[str, Any]) -> None:
     """A configuration read from disk: code that is not ours is named, not imported."""
     from pggrpo_cli.check import check_values, foreign_nodes
     from pggrpo_cli.config import brought_up_to_date
+    from pggrpo_cli.foreign_code import in_words
 
     values = brought_up_to_date(values)
     check_values(values)
-    foreign = dict.fromkeys(node.target for node in foreign_nodes(values))
+    foreign = dict.fromkeys(in_words(node.target, node.arguments) for node in foreign_nodes(values))
     print("ok: every key and every value" + (f"; not looked into: {', '.join(foreign)}" if foreign else ""))
 
 

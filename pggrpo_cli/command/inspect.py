@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
+import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from pggrpo_cli.errors import UsageError
@@ -14,12 +17,14 @@ if TYPE_CHECKING:
     from pggrpo_cli.report.samples_file import Completion
 
 HELP = """\
-usage: pggrpo inspect RUN --step N [--prompt K]
+usage: pggrpo inspect RUN --step N [--prompt K] [--config-dir DIR] [security.allow_targets=[prefix,…]]
 
 The completions of the K-th prompt (0: the first) of step N, token by token: log π under the policy before the step (old), after
 it (new) and before training (reference), the ratio of a token exp(new − old), and what the run's loss makes of it: the ratio
 of the completion, and whether the clip holds it. Loads the model and needs checkpoints: the nearest before and at or
 after the step. samples.jsonl holds texts, so they are tokenised again; what that and the checkpoints leave open is said.
+The run's model and loss are made again; where these are classes of yours, in this folder or in DIR, security.allow_targets
+must list them, as for pggrpo resume.
 
 example: pggrpo inspect outputs/2026-11-23/12-00-00-train-1a2b3c --step 8 --prompt 2
 """
@@ -40,17 +45,37 @@ def main(arguments: list[str]) -> int:
     if not run.config:
         raise UsageError(f"{run.path}: {run.problems[0]}")
     chosen = _chosen(run, options.step, options.prompt)
+    allow_targets = _allowed(options.overrides)
+    folders = [os.getcwd(), *([] if options.config_dir is None else [os.path.abspath(options.config_dir)])]
+    sys.path += [folder for folder in folders if folder not in sys.path]
     from pggrpo_cli.inspection import inspect_step
 
-    _show(inspect_step(run, options.step, chosen), options.step)
+    _show(inspect_step(run, options.step, chosen, allow_targets), options.step)
     return 0
+
+
+def _allowed(overrides: Sequence[str]) -> list[str]:
+    """What security.allow_targets lists; no other key means anything here."""
+    from pggrpo_cli.run_overrides import parse_overrides
+
+    changes = parse_overrides(overrides)
+    listed = changes.pop("security.allow_targets", [])
+    if changes:
+        raise UsageError(
+            f"`{next(iter(changes))}`: pggrpo inspect changes no key but security.allow_targets=[prefix,…]."
+        )
+    if not (isinstance(listed, list) and all(isinstance(one, str) for one in listed)):
+        raise UsageError("`security.allow_targets`: is a list of text; write security.allow_targets=[first,second].")
+    return listed
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="pggrpo inspect", add_help=False, allow_abbrev=False)
     parser.add_argument("run")
+    parser.add_argument("overrides", nargs="*")
     parser.add_argument("--step", type=int, required=True)
     parser.add_argument("--prompt", type=int, default=0)
+    parser.add_argument("-cd", "--config-dir")
 
     def refuse(message: str) -> NoReturn:
         raise UsageError(f"pggrpo inspect: {message}. See pggrpo inspect --help.")

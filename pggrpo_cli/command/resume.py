@@ -20,9 +20,10 @@ usage: pggrpo resume RUN [--config-dir DIR] [key=value …]
 Goes on with the run in the directory RUN, bit for bit as if it had never stopped. Free to change are
 {", ".join(runs.MAY_CHANGE[2:])},
 and what resume.allow_changed=[key,…] lists. A run's configuration is read from disk, and so may name pggrpo's own
-parts only; security.allow_targets=[prefix,…] adds yours, such as my_package or pggrpo_cli.reward.python. Modules of
-yours are looked for here and in DIR. A new trainer.max_steps stretches the schedule of the learning rate: what was done
-stays as it was, what comes is not what a run of that length would have done.
+parts only; security.allow_targets=[prefix,…] adds yours, such as my_package or pggrpo_cli.reward.python, and servers that
+get the value of an environment variable or are on another machine. Modules of yours are looked for here and in DIR.
+A new trainer.max_steps stretches the schedule of the learning rate: what was done stays as it was, what comes is not what
+a run of that length would have done.
 
 example: pggrpo resume outputs/2026-11-23/12-00-00-train-1a2b3c trainer.max_steps=100
 """

