@@ -93,7 +93,12 @@ def resumed_config(run_dir: Path, values: Mapping[str, Any], overrides: Sequence
             raise ConfigError(f"`{key}`: {listed!r} is not a list of text; write {key}=[first,second].")
     check_values(config)
     runs.refuse_changes(values, config, allow_changed, run_dir)
-    refuse_targets(config, allow_targets, typed=[key for key in changes if key.partition(".")[0] == "logger"])
+    try:
+        refuse_targets(config, allow_targets, typed=[key for key in changes if key.partition(".")[0] == "logger"])
+    except ConfigError as error:
+        if "security.allow_targets" in str(error):
+            error.args = (f"{error} The whole command: {runs.resume_command(config, run_dir)}",)
+        raise
     return config
 
 
