@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pggrpo_cli import __version__
+from pggrpo_cli.json_file import read_object
 from pggrpo_cli.whole_file import write_whole
 
 PACKAGES = (
@@ -71,7 +72,7 @@ def save_environment(file: Path, computes: str) -> list[str]:
     Returns what of MATTERS differs from the last session, in words: "threads 2, before 4".
     """
     now = describe_environment(computes)
-    before = _last_session(file)
+    before = read_object(file)
     if before:
         now["earlier"] = [*before.pop("earlier", []), before]
     write_whole(file, json.dumps(now, indent=2, ensure_ascii=False) + "\n")
@@ -80,15 +81,6 @@ def save_environment(file: Path, computes: str) -> list[str]:
         for key, words in MATTERS.items()
         if before and _at(before, key) != _at(now, key)
     ]
-
-
-def _last_session(file: Path) -> dict[str, Any]:
-    """Empty if there was none, or if its file cannot be read: it says what was, and nothing depends on it."""
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _at(values: dict[str, Any], key: str) -> Any:

@@ -18,11 +18,13 @@ LOOKED_AT = 256
 
 class LazyPrompts(Sequence[Prompt]):
     """The prompts of lazy rows. Where data.overlong=drop drops a row, the next one of the data set that fits stands in its
-    place: which prompt an index gives depends on the index alone, so a run that goes on sees the same ones.
+    place, with its own Prompt.index: which prompt a place gives depends on the place alone, so a run that goes on sees the
+    same ones.
     """
 
     def __init__(self, rows: LazyRows, renderer: Renderer) -> None:
         self.rows, self.renderer = rows, renderer
+        self._own = lru_cache(maxsize=KEPT)(self._of_row)
         self._at = lru_cache(maxsize=KEPT)(self._first_from)
 
     def __len__(self) -> int:
@@ -43,10 +45,16 @@ class LazyPrompts(Sequence[Prompt]):
         places = [number * len(self) // count for number in range(count)]
         return [self.renderer.fitted(self.rows[place], place) for place in places]
 
+    def has_own(self, place: int) -> bool:
+        """Whether the row there fits, so that no other one stands in its place."""
+        return self._own(place) is not None
+
+    def _of_row(self, place: int) -> Prompt | None:
+        return self.renderer.fitted(self.rows[place], place)
+
     def _first_from(self, index: int) -> Prompt:
         for offset in range(len(self)):
-            place = (index + offset) % len(self)
-            prompt = self.renderer.fitted(self.rows[place], place)
+            prompt = self._own((index + offset) % len(self))
             if prompt is not None:
                 return prompt
         raise self.renderer.none_fits(len(self))

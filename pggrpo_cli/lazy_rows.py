@@ -1,4 +1,4 @@
-"""Rows that are read when their turn comes: of a data set only places are kept, a few bytes a row."""
+"""Rows that are read when their turn comes: of a data set only places and digests of prompts are kept, some 40 bytes a row."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import json
 import math
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,10 @@ from pggrpo_cli.class_source import is_ours
 from pggrpo_cli.config import conf_dir
 from pggrpo_cli.export_source import Source
 from pggrpo_cli.hub import REPOSITORY
+from pggrpo_cli.json_file import read_object
 from pggrpo_cli.printable import one_line, printable
 from pggrpo_cli.private_values import HIDDEN, public, public_override, public_text
+from pggrpo_cli.report.metrics_file import read_metrics
 
 HOME = "https://github.com/pggrpo/pggrpo"
 SHOWN = (
@@ -100,7 +102,7 @@ def _use(source: Source, values: Mapping[str, Any], name: str) -> list[str]:
 
 
 def _has_template(checkpoint: Path) -> bool:
-    in_config = _read_json(checkpoint / "tokenizer_config.json").get("chat_template")
+    in_config = read_object(checkpoint / "tokenizer_config.json").get("chat_template")
     return bool(in_config) or (checkpoint / "chat_template.jinja").exists()
 
 
@@ -136,22 +138,20 @@ def _data(values: Mapping[str, Any]) -> list[str]:
 def _metrics(source: Source, values: Mapping[str, Any]) -> list[str]:
     """Start, these weights, the best and the end of the run, side by side."""
     assert source.run_dir is not None
-    found = list(_read_metrics(source.run_dir / runs.METRICS))
-    if not found:
+    metrics = read_metrics(source.run_dir / runs.METRICS)
+    if not metrics.lines:
         return ["## Metrics", "", "The run has left none.", ""]
-    by_step = {int(line["step"]): line for line in found}
-    names = [name for name in dict.fromkeys(key for line in found for key in line) if re.fullmatch(SHOWN, name)]
-    columns: dict[int, list[str]] = {source.step: ["these weights"], max(by_step): ["end"]}
-    if source.step == max(by_step):
+    columns: dict[int, list[str]] = {source.step: ["these weights"], metrics.last_step: ["end"]}
+    if source.step == metrics.last_step:
         columns = {source.step: ["these weights", "end"]}
     if source.best:
         columns.setdefault(int(source.best["step"]), []).append("best")
     titles = [f"step {step}: {', '.join(words)}" for step, words in sorted(columns.items())]
     lines = ["## Metrics", "", f"| | start | {' | '.join(titles)} |", f"|---|---|{'---|' * len(titles)}"]
-    for name in names:
-        first = next(line[name] for line in found if name in line)
-        cells = [by_step.get(step, {}).get(name) for step in sorted(columns)]
-        lines.append(f"| {_code(name)} | {' | '.join(_number(one) for one in [first, *cells])} |")
+    for name, series in metrics.series.items():
+        if re.fullmatch(SHOWN, name):
+            cells = [float(series.values[0]), *(series.at(step) for step in sorted(columns))]
+            lines.append(f"| {_code(name)} | {' | '.join(map(_number, cells))} |")
     evaluation = values.get("evaluation") or {}
     return [
         *lines,
@@ -186,7 +186,7 @@ def _how(run_dir: Path, values: Mapping[str, Any]) -> list[str]:
 
 
 def _versions(run_dir: Path | None) -> list[str]:
-    environment = {} if run_dir is None else _read_json(run_dir / runs.ENVIRONMENT)
+    environment = {} if run_dir is None else read_object(run_dir / runs.ENVIRONMENT)
     versions = environment.get("versions")
     pairs = versions.items() if isinstance(versions, Mapping) else ()
     lines = ["## Versions", "", f"Exported by pggrpo {__version__}."]
@@ -239,32 +239,8 @@ def _overrides(run_dir: Path) -> Sequence[str]:
     return [word for word in words if isinstance(word, str)] if isinstance(words, list) else []
 
 
-def _read_metrics(file: Path) -> Iterator[dict[str, Any]]:
-    """Whole lines only: the last one may be in the making."""
-    if not file.is_file():
-        return
-    with file.open(encoding="utf-8", errors="replace") as stream:
-        for line in stream:
-            try:
-                found = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(found, dict) and isinstance(found.get("step"), int):
-                yield found
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _number(value: Any) -> str:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        return "–"
-    return f"{value:.4g}"
+def _number(value: float) -> str:
+    return f"{value:.4g}" if math.isfinite(value) else "–"
 
 
 def _quoted(value: Any) -> str:

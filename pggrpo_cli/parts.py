@@ -20,8 +20,8 @@ class Part:
 
     name: str
     weight: float
-    places: tuple[int, ...]
-    """Of its prompts among all; never empty."""
+    places: Sequence[int]
+    """Of its prompts among all; never empty. A range or an array: there may be millions."""
 
 
 def parts_of(prompts: Sequence[Prompt], weights: Mapping[str, float]) -> list[Part]:
@@ -32,8 +32,8 @@ def parts_of(prompts: Sequence[Prompt], weights: Mapping[str, float]) -> list[Pa
     if not prompts:
         raise ValueError("there are no rows to take from")
     if not weights:
-        return [Part(name="", weight=1.0, places=tuple(range(len(prompts))))]
-    places: dict[str, list[int]] = {name: [] for name in weights}
+        return [Part(name="", weight=1.0, places=range(len(prompts)))]
+    places: dict[str, array[int]] = {name: array("q") for name in weights}
     for place, prompt in enumerate(prompts):
         places[prompt.row.part].append(place)
     for name, own in places.items():
@@ -42,7 +42,7 @@ def parts_of(prompts: Sequence[Prompt], weights: Mapping[str, float]) -> list[Pa
                 f"`data.sources.{name}`: none of its rows is left: all their prompts are too long. Raise "
                 "max_prompt_tokens, lower sampler.max_new_tokens, or use overlong=truncate_left there."
             )
-    return [Part(name=name, weight=weights[name], places=tuple(own)) for name, own in places.items()]
+    return [Part(name=name, weight=weights[name], places=own) for name, own in places.items()]
 
 
 class Schedule:

@@ -96,9 +96,9 @@ def _number(value: float | None) -> float:
 
 
 def has_signal(group: ScoredGroup) -> bool:
-    """Whether something can be learned from it: its rewards differ, or an advantage is not 0 all the same (gdpo's, where
-    terms differ that add up to one number)."""
-    return _rewards_differ(group) or any(group.advantages)
+    """Whether something can be learned from it: its rewards differ, or an advantage is a number other than 0 all the same
+    (gdpo's, where terms differ that add up to one number). NaN is no advantage."""
+    return _rewards_differ(group) or any(value != 0 and not math.isnan(value) for value in group.advantages)
 
 
 def _rewards_differ(group: ScoredGroup) -> bool:

@@ -19,6 +19,7 @@ import yaml
 
 from pggrpo_cli.config import TrainConfig, as_dict, brought_up_to_date
 from pggrpo_cli.errors import CheckpointError, ConfigError, RunLockedError
+from pggrpo_cli.json_file import read_object
 from pggrpo_cli.warn import warn
 from pggrpo_cli.whole_file import write_whole
 
@@ -99,7 +100,7 @@ def locked(run_dir: Path) -> Iterator[None]:
             run_dir.mkdir(parents=True, exist_ok=True)
             lock.acquire()
     except Timeout:
-        holder = _read_json(owner)
+        holder = read_object(owner)
         who = f"process {holder.get('pid', '?')} on {holder.get('host', '?')} since {holder.get('since', '?')}"
         raise RunLockedError(f"{run_dir} is in use by {who}. Wait for it, or stop it with a signal.") from None
     try:
@@ -156,16 +157,8 @@ def is_finished(run_dir: Path) -> bool:
 
 def finished_step(run_dir: Path) -> int | None:
     """After which step the run ended; None if it is not finished."""
-    step = _read_json(run_dir / FINISHED).get("step")
+    step = read_object(run_dir / FINISHED).get("step")
     return step if isinstance(step, int) else None
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def save_config(run_dir: Path, values: Mapping[str, Any]) -> None:

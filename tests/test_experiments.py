@@ -13,7 +13,14 @@ from pggrpo_cli.config import conf_dir
 from pggrpo_cli.hydra_start import compose
 
 EXPERIMENTS = sorted(file.stem for file in (conf_dir() / "experiment").glob("*.yaml"))
-NEEDS: dict[str, list[str]] = {}
+NEEDS = {
+    "implicit": [
+        "reward.implicit.path=./by-dpo",
+        "reward.implicit.reference_path=./before-dpo",
+        "data.path=prompts.jsonl",
+    ],
+    "reward_model": ["reward.reward_model.path=./my-reward-model", "data.path=prompts.jsonl", "data.as_chat=true"],
+}
 """What an experiment leaves to the user."""
 TINY = ["model=tiny", "trainer.max_steps=2", "trainer.prompts_per_step=2", "sampler.group_size=2", "device=cpu"]
 SHORT = [*TINY, "sampler.max_new_tokens=6", "evaluation.every=2", "evaluation.num_prompts=2", "logger=[]"]

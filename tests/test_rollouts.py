@@ -56,6 +56,7 @@ def test_completions_without_a_reward_leave_both_unless_the_loss_needs_none() ->
 
 def test_chosen_completions_stay_without_a_reward_where_they_are_imitated() -> None:
     scored = group([1.0, math.nan, math.nan], ["stop", "offline", "stop"])
+    scored = replace(scored, advantages=[0.0] * 3)  # as any baseline gives for one reward alone
     loss = LOSSES["pg_grpo"]()
     (made,) = train_groups([scored], loss, BestWorst(), mask_truncated=False)
     assert (places(made), made.num_sequences) == ([0, 1], 2)
@@ -104,4 +105,5 @@ def test_terms_that_differ_behind_one_sum_are_a_signal() -> None:
     same = group([1.0, 1.0], ["stop"] * 2)
     assert not has_signal(replace(same, advantages=[0.0, 0.0]))
     assert has_signal(replace(same, advantages=[0.7, -0.7]))
+    assert not has_signal(replace(same, advantages=[math.nan, 0.0]))
     assert rollout_metrics([replace(same, advantages=[0.7, -0.7])])["frac_reward_zero_std"].total == 1

@@ -7,12 +7,13 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Annotated
 
 import numpy as np
 import torch
 
-from pggrpo_cli.lazy_prompts import indices_of
+from pggrpo_cli.lazy_prompts import LazyPrompts, indices_of
 from pggrpo_cli.metrics import Metric, mean
 from pggrpo_cli.parts import Part, Schedule, parts_of
 from pggrpo_cli.ranges import Range
@@ -33,6 +34,8 @@ class Curriculum:
     Rows are drawn without replacement within a step, by Gumbel numbers derived from (seed, prompts consumed, row). The
     parts of a mixture keep their weights: the turns are those of order=shuffled, the choice is within the part.
     Completions that come with the data set measure nothing: such rows stay at the prior, all equally likely.
+    Of prompts that are rendered when their turn comes, the place of a row that data.overlong=drop drops is passed over:
+    the row that stands in for it has its own.
     """
 
     solved_at: float
@@ -44,22 +47,25 @@ class Curriculum:
     def begin(
         self, prompts: Sequence[Prompt], weights: Mapping[str, float], seed: int, identity: str
     ) -> OpenCurriculum:
-        return OpenCurriculum(self, parts_of(prompts, weights), indices_of(prompts), seed, identity)
+        return OpenCurriculum(self, parts_of(prompts, weights), prompts, seed, identity)
 
 
 class OpenCurriculum:
     """What was measured of each row. It changes once a step, when the step is done."""
 
     def __init__(
-        self, config: Curriculum, parts: Sequence[Part], indices: Sequence[int], seed: int, identity: str
+        self, config: Curriculum, parts: Sequence[Part], prompts: Sequence[Prompt], seed: int, identity: str
     ) -> None:
-        """`indices`: Prompt.index of each place, which a checkpoint names rows by; `identity`: of which data set."""
+        """`identity`: of which data set."""
         self._config, self._parts, self._seed, self._identity = config, parts, seed, identity
         self._schedule = Schedule([part.weight for part in parts])
         self._places = [np.array(part.places) for part in parts]
-        self._indices = np.array(indices)
-        self._place_of = {index: place for place, index in enumerate(indices)}
-        self._tried, self._solved = np.zeros(len(indices)), np.zeros(len(indices))
+        self._lazy = prompts if isinstance(prompts, LazyPrompts) else None
+        self._indices = np.array(indices_of(prompts))
+        """Prompt.index of each place, ascending; a checkpoint names rows by it."""
+        self._tried, self._solved = np.zeros(len(prompts)), np.zeros(len(prompts))
+        self._dropped = np.zeros(len(prompts), bool)
+        """Places whose row was found to be dropped. Not in the state: a fact of the data, which can be found again."""
 
     def rows(self, wanted: int, consumed: int, taken: Sequence[int]) -> list[int]:
         turns = [self._schedule.turn(consumed + number)[0] for number in range(wanted)]
@@ -75,7 +81,7 @@ class OpenCurriculum:
             self._tried *= kept
             self._solved *= kept
         for group in groups:
-            place = self._place_of[group.prompt.index]
+            (place,) = self._places_of([group.prompt.index])
             for rollout, reward in zip(group.rollouts, group.rewards, strict=True):
                 if rollout.finish_reason != "offline" and not math.isnan(reward):
                     self._tried[place] += 1
@@ -101,9 +107,12 @@ class OpenCurriculum:
     def load(self, state: StateDict) -> None:
         """What was measured on other rows is not taken over."""
         if state and state["identity"] == self._identity:
-            places = [self._place_of[index] for index in state["indices"].tolist()]
+            places = self._places_of(state["indices"].tolist())
             self._tried[places] = state["tried"].numpy()
             self._solved[places] = state["solved"].numpy()
+
+    def _places_of(self, indices: Sequence[int]) -> list[int]:
+        return np.searchsorted(self._indices, indices).tolist()
 
     def _estimates(self) -> np.ndarray:
         """p̂ of every row."""
@@ -124,4 +133,12 @@ class OpenCurriculum:
         places = self._places[part]
         again = np.isin(places, np.array(taken, dtype=int))
         ranked = places[np.lexsort((-scores[places], again))]
-        return np.resize(ranked, count).tolist()
+        left = ranked[~self._dropped[ranked]]
+        own = list(islice((place for place in map(int, left) if self._has_own(place)), count))
+        return np.resize(own, count).tolist()
+
+    def _has_own(self, place: int) -> bool:
+        """Whether the row there is not dropped. It is rendered for that, as it would be to train on it."""
+        if self._lazy is not None:
+            self._dropped[place] = not self._lazy.has_own(place)
+        return not self._dropped[place]

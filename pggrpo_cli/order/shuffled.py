@@ -3,6 +3,7 @@ consumed."""
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -26,7 +27,7 @@ class OpenShuffled:
     def __init__(self, parts: Sequence[Part], seed: int) -> None:
         self._parts, self._seed = parts, seed
         self._schedule = Schedule([part.weight for part in parts])
-        self._epochs: dict[tuple[int, int], tuple[int, ...]] = {}
+        self._epochs: dict[tuple[int, int], array[int]] = {}
 
     def rows(self, wanted: int, consumed: int, taken: Sequence[int]) -> list[int]:
         return [self._row(*self._schedule.turn(consumed + number)) for number in range(wanted)]

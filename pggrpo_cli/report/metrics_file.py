@@ -28,6 +28,11 @@ class Series:
         keep = np.isfinite(self.values)
         return Series(self.steps[keep], self.values[keep])
 
+    def at(self, step: int) -> float:
+        """NaN where that step has no number."""
+        found = self.values[self.steps == step]
+        return float(found[0]) if len(found) else math.nan
+
     def __len__(self) -> int:
         return len(self.steps)
 

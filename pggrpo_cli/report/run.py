@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import socket
@@ -17,6 +16,7 @@ import yaml
 
 from pggrpo_cli import run_directory as runs
 from pggrpo_cli.errors import CheckpointError
+from pggrpo_cli.json_file import read_object
 from pggrpo_cli.report.metrics_file import Floats, Metrics, Series, read_metrics
 from pggrpo_cli.report.samples_file import Samples
 from pggrpo_cli.sweep import ERROR_FILE
@@ -129,13 +129,13 @@ def read_run(path: Path, name: str) -> Run:
     if metrics.unreadable:
         lines = "line" if metrics.unreadable == 1 else "lines"
         problems.append(f"{metrics.unreadable} {lines} of {runs.METRICS} could not be read")
-    failure = _read_json(path / ERROR_FILE)
+    failure = read_object(path / ERROR_FILE)
     return Run(
         path=path,
         name=name,
         config=config,
         overrides=_overrides(path / runs.OVERRIDES),
-        environment=_read_json(path / runs.ENVIRONMENT),
+        environment=read_object(path / runs.ENVIRONMENT),
         state=_state(path, failed=bool(failure)),
         failure=str(failure.get("error") or ""),
         metrics=metrics,
@@ -150,7 +150,7 @@ def is_at_work(path: Path) -> bool:
     try:
         return runs.is_locked(path)
     except OSError:
-        owner = _read_json(path / runs.OWNER)
+        owner = read_object(path / runs.OWNER)
         pid = owner.get("pid")
         return isinstance(pid, int) and (owner.get("host") != socket.gethostname() or _lives(pid))
 
@@ -187,14 +187,6 @@ def _checkpoints(path: Path) -> tuple[int, ...]:
         re.fullmatch(r"step-(\d{1,18})", file.parent.name) for file in path.glob("checkpoints/step-*/manifest.json")
     )
     return tuple(sorted(int(match[1]) for match in found if match))
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _added_up(series: Series) -> Series:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from pggrpo_cli.errors import DataError
+from pggrpo_cli.ranges import Range
 from pggrpo_cli.types import RewardContext, Sample, ScoreError, Scores
 from pggrpo_cli.verifiers_environment import installed_version, load_taskset, refuse_runtime
 
@@ -17,7 +19,10 @@ from pggrpo_cli.verifiers_environment import installed_version, load_taskset, re
 @dataclass(frozen=True, kw_only=True)
 class Verifiers:
     """Σ weight · score over the @reward methods and judges of the row's Task, as Task.score(trace) of the library gives it;
-    each of them, and each @metric, is a column of samples.jsonl. All completions of a call are scored concurrently.
+    each of them, and each @metric, is a column of samples.jsonl.
+
+    `concurrency` completions of a call are scored at once. Each may take its share of the call's `deadline_s`: divided by
+    the rounds that they take, so that the call ends in time even if all hang. One that takes longer is a ScoreError.
 
     The trace holds the prompt and, as the model's one reply, the whole completion. The task is rebuilt from the column
     `task_data` of data=verifiers; with other data, from the columns that the environment's TaskData has.
@@ -25,17 +30,19 @@ class Verifiers:
 
     environment: str
     options: dict[str, Any]
+    concurrency: Annotated[int, Range(ge=1, le=1024)]
+    deadline_s: Annotated[float, Range(gt=0)]
 
     @contextmanager
     def open(self, context: RewardContext) -> Iterator[OpenVerifiers]:
-        yield OpenVerifiers(self.environment, load_taskset(self.environment, self.options, "reward.verifiers"))
+        yield OpenVerifiers(self, load_taskset(self.environment, self.options, "reward.verifiers"))
 
 
 class OpenVerifiers:
     """The environment, loaded."""
 
-    def __init__(self, environment: str, taskset: Any) -> None:
-        self._environment, self._taskset = environment, taskset
+    def __init__(self, settings: Verifiers, taskset: Any) -> None:
+        self._settings, self._environment, self._taskset = settings, settings.environment, taskset
         self._accepted = False
 
     def describe(self) -> str:
@@ -45,7 +52,7 @@ class OpenVerifiers:
     def score(self, samples: Sequence[Sample]) -> Scores:
         tasks = [self._task(sample) for sample in samples]
         traces = [_trace(task, sample) for task, sample in zip(tasks, samples, strict=True)]
-        failed = asyncio.run(_score_all(tasks, traces))
+        failed = asyncio.run(_score_all(tasks, traces, self._settings.concurrency, self._settings.deadline_s))
         columns: dict[str, list[float | None]] = {}
         for place, trace in enumerate(traces):
             rewards = {name: one.score for name, one in trace.rewards.items() if one is not None}
@@ -84,10 +91,22 @@ def _task_data(sample: Sample) -> dict[str, Any]:
     return sample.columns | {"prompt": rest[0]["content"] if lone else rest, "system_prompt": next(iter(system), None)}
 
 
-async def _score_all(tasks: Sequence[Any], traces: Sequence[Any]) -> list[ScoreError | None]:
+async def _score_all(
+    tasks: Sequence[Any], traces: Sequence[Any], concurrency: int, deadline_s: float
+) -> list[ScoreError | None]:
+    share = deadline_s / max(1, math.ceil(len(tasks) / concurrency))
+    free = asyncio.Semaphore(concurrency)
+
     async def one(task: Any, trace: Any) -> ScoreError | None:
+        async with free:
+            scoring = asyncio.ensure_future(task.score(trace))
+            # Unlike wait_for it neither waits for what ignores its cancellation nor takes a reward's own TimeoutError for it.
+            await asyncio.wait([scoring], timeout=share)
+        if not scoring.done():
+            scoring.cancel()
+            return ScoreError(message=f"was not scored within {share:g} seconds (deadline_s={deadline_s:g})")
         try:
-            await task.score(trace)
+            scoring.result()
         except Exception as error:
             cause = error.__cause__ or error  # the library wraps what an environment's code raises
             return ScoreError(

@@ -137,11 +137,14 @@ class Started:
 
 @contextmanager
 def _random_state_kept() -> Iterator[None]:
-    """Whatever a reward does to the global generators, training does not notice."""
+    """Whatever a reward does to the global generators, training does not notice: torch.manual_seed reaches those of every
+    GPU, too. A GPU that is not in use yet stays so."""
     state = random.getstate()
     numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
     numpy_state = None if numpy is None else numpy.random.get_state()
     torch_state = None if torch is None else torch.get_rng_state()
+    cuda = None if torch is None or not (torch.cuda.is_available() and torch.cuda.is_initialized()) else torch.cuda
+    cuda_states = None if cuda is None else cuda.get_rng_state_all()
     try:
         yield
     finally:
@@ -150,3 +153,5 @@ def _random_state_kept() -> Iterator[None]:
             numpy.random.set_state(numpy_state)
         if torch is not None:
             torch.set_rng_state(torch_state)
+        if cuda is not None:
+            cuda.set_rng_state_all(cuda_states)

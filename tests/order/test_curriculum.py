@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from pggrpo_cli.lazy_prompts import LazyPrompts
 from pggrpo_cli.metrics import values
 from pggrpo_cli.order.curriculum import Curriculum, OpenCurriculum
 from pggrpo_cli.types import Rollout, ScoredGroup
+from tests.test_lazy_rows import jsonl, lazy, renderer, write
 from tests.test_parts import prompts_of
 
 KEYS: dict[str, Any] = {"solved_at": 1.0, "prior_solved": 1.0, "prior_failed": 1.0, "floor": 0.05, "half_life": None}
@@ -96,3 +100,34 @@ def test_a_state_goes_on_where_it_was() -> None:
     assert [other.rows(4, consumed, []) for consumed in range(50)] == [order.rows(4, c, []) for c in range(50)]
     assert elsewhere.state() == {}
     assert order.rows(4, 15, []) == order.rows(4, 15, [])  # asking changes nothing
+
+
+def streamed(path: Path) -> LazyPrompts:
+    """30 rows of 2, 4, … 14 tokens in turn, of which those of more than 12 are dropped: places 6, 13, 20, 27."""
+    return LazyPrompts(lazy(jsonl(path).load(1)), renderer(12))
+
+
+def test_no_row_is_drawn_in_the_place_of_one_that_is_dropped(tmp_path: Path) -> None:
+    """Such a place, never measured, would stay at the prior when all others are solved: more likely than any of them."""
+    prompts = streamed(write(tmp_path / "f.jsonl"))
+    order = Curriculum(**KEYS).begin(prompts, {}, 1, "x")
+    fits = [place for place in range(30) if place % 7 != 6]
+    assert {prompts[place].index for place in (6, 13, 20, 27)} == {7, 14, 21, 28}
+    for _ in range(3):
+        order.learn([replace(scored(0, [1.0] * 8), prompt=prompts[place]) for place in fits])
+    drawn = Counter(row for consumed in range(1500) for row in order.rows(2, consumed, []))
+    assert sorted(drawn) == fits
+    assert max(drawn.values()) < 3 * min(drawn.values())  # all have the same chance
+    assert Counter(order.rows(30, 0, [])).keys() == set(fits)
+    assert sorted(order.rows(20, 0, []) + order.rows(6, 20, order.rows(20, 0, []))) == fits
+
+
+def test_a_resumed_run_passes_over_the_same_places(tmp_path: Path) -> None:
+    """What was found of them is not in the state, and need not be."""
+    prompts = streamed(write(tmp_path / "f.jsonl"))
+    order = Curriculum(**KEYS).begin(prompts, {}, 1, "x")
+    for step in range(6):
+        order.learn([replace(scored(0, [1.0] * 8), prompt=prompts[row]) for row in order.rows(4, 4 * step, [])])
+    resumed = Curriculum(**KEYS).begin(streamed(tmp_path / "f.jsonl"), {}, 1, "x")
+    resumed.load(order.state())
+    assert [resumed.rows(4, consumed, []) for consumed in range(50)] == [order.rows(4, c, []) for c in range(50)]

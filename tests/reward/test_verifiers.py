@@ -11,11 +11,14 @@ from typing import Any
 import pytest
 import yaml
 
+from pggrpo_cli.check import checked
 from pggrpo_cli.errors import ConfigError, DataError
+from pggrpo_cli.hydra_start import compose
 from pggrpo_cli.reward.verifiers import Verifiers
 from pggrpo_cli.scoring.answers import Answers
 from pggrpo_cli.scoring.output import Output
 from pggrpo_cli.scoring.pool import IsolatedReward, Pool
+from pggrpo_cli.scoring.scorer import reward_settings
 from pggrpo_cli.types import RewardContext, Sample, ScoreError
 from tests.command_line import ROOT, run_all
 from tests.data.verifiers_environments import write_environments
@@ -47,9 +50,10 @@ def sample(completion: str, info: dict[str, Any], finish: Any = "stop", columns:
 def score(environments: Path) -> Iterator[Callable[..., Answers]]:
     with Pool(1, CONTEXT, Output(None)) as pool:
 
-        def score(*samples: Sample, environment: str = "sums_env", options: Any = None) -> Answers:
-            node = NODE | {"environment": environment, "options": options or {}}
-            reward = IsolatedReward(name=environment, node=node, timeout_s=60)
+        def score(*samples: Sample, environment: str = "sums_env", **keys: Any) -> Answers:
+            node = NODE | {"environment": environment} | keys
+            name = f"{environment}_otherwise" if keys else environment  # by which a process keeps what it has loaded
+            reward = IsolatedReward(name=name, node=node, timeout_s=60)
             return pool.submit(reward, samples).result(120)
 
         yield score
@@ -59,9 +63,17 @@ def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pggrpo_cli.verifiers_environment.installed_version", lambda: "")
     with (
         pytest.raises(ConfigError, match=r"`reward.verifiers`: the verifiers library is not installed"),
-        Verifiers(environment="sums_env", options={}).open(CONTEXT),
+        Verifiers(environment="sums_env", options={}, concurrency=1, deadline_s=1.0).open(CONTEXT),
     ):
         pass
+
+
+def test_a_call_is_of_one_prompt() -> None:
+    config = checked(compose("train", ["reward=verifiers", "reward.verifiers.environment=any", "sampler.group_size=3"]))
+    settings = reward_settings(config, "verifiers")
+    assert settings.batch_size == 3
+    assert settings.timeout_s is not None
+    assert settings.timeout_s > config.reward["verifiers"]["deadline_s"]
 
 
 @pytest.mark.verifiers
@@ -90,6 +102,35 @@ def test_completions_are_scored_concurrently(score: Callable[..., Answers]) -> N
     started = time.monotonic()
     assert score(*[sample("4", {"limit": 2, "seconds": 0.5})] * 8).answers == [1.5] * 8
     assert time.monotonic() - started < 2.0
+
+
+@pytest.mark.verifiers
+def test_one_that_hangs_fails_alone(score: Callable[..., Answers]) -> None:
+    quick, hangs = sample("4", {"limit": 2}), sample("4", {"limit": 2, "seconds": 600})
+    score(quick)
+    started = time.monotonic()
+    first, error, last = score(quick, hangs, quick, deadline_s=1.0).answers
+    assert time.monotonic() - started < 10
+    assert (first, last) == (1.5, 1.5)
+    assert error == ScoreError(message="was not scored within 1 seconds (deadline_s=1)")
+
+
+@pytest.mark.verifiers
+def test_even_if_all_hang_the_call_ends_in_time(score: Callable[..., Answers]) -> None:
+    quick, hangs = sample("4", {"limit": 2}), sample("4", {"limit": 2, "seconds": 600})
+    score(quick)
+    started = time.monotonic()
+    answers = score(*[hangs] * 4, quick, deadline_s=3.0, concurrency=2).answers  # 3 rounds of 1 second
+    assert time.monotonic() - started < 10
+    assert answers == [ScoreError(message="was not scored within 1 seconds (deadline_s=3)")] * 4 + [1.5]
+
+
+@pytest.mark.verifiers
+def test_no_more_than_concurrency_at_once(score: Callable[..., Answers]) -> None:
+    score(sample("4", {"limit": 2}))
+    started = time.monotonic()
+    assert score(*[sample("4", {"limit": 2, "seconds": 0.5})] * 6, concurrency=2).answers == [1.5] * 6
+    assert time.monotonic() - started >= 1.5
 
 
 @pytest.mark.verifiers

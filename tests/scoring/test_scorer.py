@@ -130,6 +130,30 @@ def test_rewards_do_not_touch_the_random_state() -> None:
     assert draws() == expected
 
 
+@pytest.mark.parametrize("in_use", [True, False])
+@pytest.mark.fault("T15")
+def test_rewards_do_not_touch_the_random_state_of_gpus(in_use: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With torch.cuda's own functions replaced: what it keeps of two GPUs is what it puts back, in the order of the calls."""
+    done: list[str] = []
+
+    def kept() -> list[torch.Tensor]:
+        done.append("kept")
+        return [torch.tensor([1]), torch.tensor([2])]
+
+    def mischief(_: Sequence[Sample]) -> list[float]:
+        done.append("scored")
+        return [1.0]
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: in_use)
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", kept)
+    monkeypatch.setattr(
+        torch.cuda, "set_rng_state_all", lambda put: done.append(f"put back {[int(one) for one in put]}")
+    )
+    scorer(a=(mischief, 1.0)).score(samples("x"))
+    assert done == (["kept", "scored", "put back [1, 2]"] if in_use else ["scored"])
+
+
 def test_scale_clip_and_weight_in_this_order() -> None:
     keys = {"weight": 3.0, "scale": 0.1, "clip": [0.0, 0.5]}
     scored = scorer(a=(lambda s: [-4, 2, 40, None], keys)).score(samples("w", "x", "y", "z"))
