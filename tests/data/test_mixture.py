@@ -96,7 +96,6 @@ COMMAND = [
 
 
 def test_from_the_command_line() -> None:
-    pytest.importorskip("reasoning_gym")
     cfg = compose("train", [*COMMAND, "data.sources.legs.system_prompt=Count."])
     check.check(cfg)
     rows = component(typed(cfg).data, "data").load(1)

@@ -85,7 +85,6 @@ def test_another_sampler_within_takes_the_outer_keys() -> None:
 
 def test_the_experiment_runs(tmp_path: Path) -> None:
     """The real program on the tiny model, a pair file as `make preferences` writes it."""
-    pytest.importorskip("reasoning_gym")
     pairs = [
         {
             "prompt": [{"role": "user", "content": f"{a} + {b} ="}],
