@@ -93,7 +93,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("raise", DRY_RUN, 0, "Stopped before the first step"),
         ("skip", DRY_RUN + FIRST_EVALUATION + 1, 0, "Stopped in the rollout of step 1 of 3"),
         ("raise", DRY_RUN + FIRST_EVALUATION + STEP + 3, 1, "Stopped in the rollout of step 2 of 3"),
-        ("skip", DRY_RUN + FIRST_EVALUATION + 3 * STEP, 2, "status 503"),  # the evaluation behind the last update
+        ("skip", DRY_RUN + FIRST_EVALUATION + 3 * STEP, 3, "Stopped in the evaluation behind step 3 of 3"),
     ],
 )
 def test_a_server_that_goes_down_stops_the_run_and_it_goes_on(
@@ -114,6 +114,30 @@ def test_a_server_that_goes_down_stops_the_run_and_it_goes_on(
         trained(server, tmp_path, *more, checkpoint=saved[-1])
     assert metrics_of(tmp_path) == metrics_of(undisturbed)
     assert (tmp_path / "samples.jsonl").read_bytes() == (undisturbed / "samples.jsonl").read_bytes()
+
+
+def test_an_evaluation_without_its_judge_loses_no_step(tmp_path: Path) -> None:
+    """With no checkpoint in reach; the judge leaves twice, the second time in the middle of the evaluation."""
+    more = ["evaluation.every=2", "checkpoint.every=null", "reward.judge.concurrency=1", "reward.judge.on_error=raise"]
+    more.append("reward.judge.cache=null")
+    whole, run_dir = tmp_path / "whole", tmp_path / "run"
+    with loopback(chat(by_length)) as server:
+        trained(server, whole, *more)
+    with loopback(down_from(DRY_RUN + FIRST_EVALUATION + 2 * STEP)) as server:
+        with pytest.raises(StoppedEarly, match="evaluation behind step 2 of 3, which will be done again"):
+            trained(server, run_dir, *more)
+        assert [one["step"] for one in metrics_of(run_dir)] == [0, 1]
+        checkpoint = run_dir / "checkpoints" / "step-000002"
+        server.handle_question = down_from(len(server.seen) + DRY_RUN + 1)
+        with pytest.raises(StoppedEarly, match="evaluation behind step 2 of 3, which will be done again"):
+            trained(server, run_dir, *more, checkpoint=checkpoint)
+        server.handle_question = chat(by_length)
+        trained(server, run_dir, *more, checkpoint=checkpoint)
+    found, expected = metrics_of(run_dir), metrics_of(whole)
+    assert [list(one) for one in found] == [list(one) for one in expected]
+    assert found == expected
+    for file in ("samples.jsonl", "checkpoints/step-000003/model.safetensors"):
+        assert (run_dir / file).read_bytes() == (whole / file).read_bytes(), file
 
 
 def test_a_judge_that_is_often_unreadable_is_no_reason_to_wait(tmp_path: Path) -> None:
