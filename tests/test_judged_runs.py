@@ -140,6 +140,20 @@ def test_an_evaluation_without_its_judge_loses_no_step(tmp_path: Path) -> None:
         assert (run_dir / file).read_bytes() == (whole / file).read_bytes(), file
 
 
+def test_a_judge_in_a_process_of_its_own_begins_ahead_and_stops_the_run_alike(
+    tmp_path: Path, undisturbed: Path
+) -> None:
+    more = ["reward.judge.isolated=true", "reward.judge.batch_size=4", "scoring.workers=1", "reward.judge.cache=null"]
+    with loopback(down_from(DRY_RUN + FIRST_EVALUATION + STEP)) as server:
+        with pytest.raises(StoppedEarly, match="status 503.*Stopped in the rollout of step 2 of 3") as caught:
+            trained(server, tmp_path, *more)
+        assert "Go on with: pggrpo resume" in str(caught.value)
+        server.handle_question = chat(by_length)
+        trained(server, tmp_path, *more, checkpoint=tmp_path / "checkpoints" / "step-000001")
+    assert metrics_of(tmp_path) == metrics_of(undisturbed)
+    assert (tmp_path / "samples.jsonl").read_bytes() == (undisturbed / "samples.jsonl").read_bytes()
+
+
 def test_a_judge_that_is_often_unreadable_is_no_reason_to_wait(tmp_path: Path) -> None:
     with loopback(chat(lambda question: "Hm.")) as server, pytest.raises(UserCodeError, match="12 of 12 failed"):
         trained(server, tmp_path / "run")
