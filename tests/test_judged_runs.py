@@ -145,7 +145,7 @@ def test_a_judge_in_a_process_of_its_own_begins_ahead_and_stops_the_run_alike(
 ) -> None:
     more = ["reward.judge.isolated=true", "reward.judge.batch_size=4", "scoring.workers=1", "reward.judge.cache=null"]
     with loopback(down_from(DRY_RUN + FIRST_EVALUATION + STEP)) as server:
-        with pytest.raises(StoppedEarly, match="status 503.*Stopped in the rollout of step 2 of 3") as caught:
+        with pytest.raises(StoppedEarly, match=r"status 503.*Stopped in the rollout of step 2 of 3") as caught:
             trained(server, tmp_path, *more)
         assert "Go on with: pggrpo resume" in str(caught.value)
         server.handle_question = chat(by_length)
