@@ -20,7 +20,6 @@ from pggrpo_cli.errors import (
     DataError,
     DivergedError,
     StoppedEarly,
-    Unavailable,
     UserCodeError,
 )
 from pggrpo_cli.evaluation import Evaluation
@@ -83,13 +82,10 @@ def run_training(
         trainer = build.trainer(interruption, checkpoint, begin)
         try:
             metrics = trainer.run()
-        except (StoppedEarly, UserCodeError, DataError, Unavailable) as stop:
+        except (StoppedEarly, UserCodeError, DataError) as stop:
             if not has_checkpoints(run_dir):
                 raise
-            words = f"{stop} Go on with: {resume_command(config, run_dir)}"
-            if isinstance(stop, Unavailable):  # the evaluation behind an update
-                raise StoppedEarly(words) from None
-            stop.args = (words,)
+            stop.args = (f"{stop} Go on with: {resume_command(config, run_dir)}",)
             raise
         except DivergedError as error:
             error.args = (f"{error} {_way_back(run_dir)}",)

@@ -15,6 +15,9 @@ class Progress:
     seconds: float = 0
     evaluated: bool = False
     """Whether the evaluation before the first step is done."""
+    unevaluated: dict[str, float | None] = field(default_factory=dict)
+    """Metrics of `step`, null for what is not finite, whose evaluation is still to be done: a server that scores went
+    down. Else empty."""
     best: dict[str, float] = field(default_factory=dict)
     """{"step": …, "value": …} of checkpoint.keep_best; empty before the first."""
     target_met: float | None = None

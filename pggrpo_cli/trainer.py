@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 import time
 from collections.abc import Iterator, Sequence
@@ -26,7 +27,7 @@ from pggrpo_cli.metrics import Metric, merge, values
 from pggrpo_cli.policy import Policy
 from pggrpo_cli.progress import Progress
 from pggrpo_cli.protocols import Advantage, Loss, OpenOrder, OpenSampler, Pairing
-from pggrpo_cli.recorder import Recorder
+from pggrpo_cli.recorder import Recorder, finite
 from pggrpo_cli.rollouts import (
     is_worth_training,
     rollout_metrics,
@@ -76,7 +77,7 @@ class Trainer:
     def run(self) -> dict[str, float]:
         """Trains to the end or to target_reward; the last known metrics. Raises StoppedEarly on a signal (a rollout is
         abandoned, an update finished), when a server that scores is down or when max_minutes, counted from here, are
-        over; then everything is saved. Unavailable comes through from an evaluation behind an update, which is lost."""
+        over; then everything is saved."""
         last = self._last_known()
         if self._target_was_met():
             self.loggers.message(
@@ -99,10 +100,10 @@ class Trainer:
             if self.interruption.signal is not None:
                 self.saver.save(self.progress)
                 raise StoppedEarly("stopped before the first step; everything is saved.")
-        while self.progress.step < self.settings.max_steps:
-            step = self.progress.step + 1
+        while self.progress.unevaluated or self.progress.step < self.settings.max_steps:
+            step = self.progress.step + (not self.progress.unevaluated)
             try:
-                metrics = self._step(step)
+                metrics = self._trained(step)
             except Abandoned as stop:
                 self.progress.seconds = before + time.monotonic() - started
                 if self.saved_step != self.progress.step:  # else all that is worth saving is on the disk
@@ -110,8 +111,10 @@ class Trainer:
                 where = f"in the rollout of step {step} of {self.settings.max_steps}"
                 words = f"stopped {where}, which will be done again; everything before it is saved."
                 raise StoppedEarly(_because(stop, words)) from None
-            last |= metrics
             self.progress.step = step
+            self.progress.seconds = before + time.monotonic() - started
+            metrics |= self._evaluation_behind(step, metrics)
+            last |= metrics
             session = time.monotonic() - started
             self.progress.seconds = before + session
             reason = self._reason_to_stop(step, metrics, session)
@@ -159,8 +162,29 @@ class Trainer:
                 self.progress.best = best
                 self.loggers.message(f"warning: {error} Training goes on; the next checkpoint is tried when it is due.")
 
+    def _trained(self, step: int) -> dict[str, float]:
+        """The metrics of the next step; of the last one, where only its evaluation is still to be done."""
+        known = self.progress.unevaluated
+        if not known:
+            return self._step(step)
+        self.progress.unevaluated = {}
+        self.saved_step = None  # the checkpoint is of the step before its evaluation
+        return {name: math.nan if value is None else value for name, value in known.items()}
+
+    def _evaluation_behind(self, step: int, metrics: dict[str, float]) -> dict[str, float]:
+        """If it is due. Where a server that scores is down, `metrics`, which share a line with those of the evaluation,
+        wait for them in the checkpoint."""
+        try:
+            return self._evaluate(step) if self._evaluation_due(step) else {}
+        except Unavailable as stop:
+            self.progress.unevaluated = finite(metrics)
+            self.saver.save(self.progress)
+            where = f"in the evaluation behind step {step} of {self.settings.max_steps}"
+            words = f"stopped {where}, which will be done again; everything before it is saved."
+            raise StoppedEarly(_because(stop, words)) from None
+
     def _step(self, step: int) -> dict[str, float]:
-        """One rollout round with all its updates, and the evaluation if it is due."""
+        """One rollout round with all its updates."""
         started = time.monotonic()
         self._seed_everything(step)
         times: dict[str, float] = {}
@@ -198,8 +222,6 @@ class Trainer:
         metrics |= times
         self.recorder.samples(step, scored)
         self._show_sample(scored)
-        if self._evaluation_due(step):
-            metrics |= self._evaluate(step)
         return metrics
 
     def _rollout(

@@ -57,6 +57,7 @@ class Request(BaseHTTPRequestHandler):
 
 class Loopback(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 256
 
     def __init__(self, handle: Handle) -> None:
         super().__init__(("127.0.0.1", 0), Request)

@@ -299,6 +299,7 @@ NOTICED_ELSEWHERE = {
     "progress.optimizer": "test_optimizer_state.py",
     "progress.origin": "test_origin.py",
     "progress.seconds": "of the display alone",
+    "progress.unevaluated": "test_judged_runs.py",
     "progress.target_met": "test_killed.py::test_a_run_that_had_met_its_target",
     "updater.bad_in_a_row": "test_what_only_a_bad_run_has",
     "updater.micro_batch_tokens": "test_what_only_a_bad_run_has",

@@ -93,7 +93,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("raise", DRY_RUN, 0, "Stopped before the first step"),
         ("skip", DRY_RUN + FIRST_EVALUATION + 1, 0, "Stopped in the rollout of step 1 of 3"),
         ("raise", DRY_RUN + FIRST_EVALUATION + STEP + 3, 1, "Stopped in the rollout of step 2 of 3"),
-        ("skip", DRY_RUN + FIRST_EVALUATION + 3 * STEP, 2, "status 503"),  # the evaluation behind the last update
+        ("skip", DRY_RUN + FIRST_EVALUATION + 3 * STEP, 3, "Stopped in the evaluation behind step 3 of 3"),
     ],
 )
 def test_a_server_that_goes_down_stops_the_run_and_it_goes_on(
@@ -112,6 +112,44 @@ def test_a_server_that_goes_down_stops_the_run_and_it_goes_on(
         assert saved[-1].name == f"step-{step:06d}"
         server.handle_question = chat(by_length)
         trained(server, tmp_path, *more, checkpoint=saved[-1])
+    assert metrics_of(tmp_path) == metrics_of(undisturbed)
+    assert (tmp_path / "samples.jsonl").read_bytes() == (undisturbed / "samples.jsonl").read_bytes()
+
+
+def test_an_evaluation_without_its_judge_loses_no_step(tmp_path: Path) -> None:
+    """With no checkpoint in reach; the judge leaves twice, the second time in the middle of the evaluation."""
+    more = ["evaluation.every=2", "checkpoint.every=null", "reward.judge.concurrency=1", "reward.judge.on_error=raise"]
+    more.append("reward.judge.cache=null")
+    whole, run_dir = tmp_path / "whole", tmp_path / "run"
+    with loopback(chat(by_length)) as server:
+        trained(server, whole, *more)
+    with loopback(down_from(DRY_RUN + FIRST_EVALUATION + 2 * STEP)) as server:
+        with pytest.raises(StoppedEarly, match="evaluation behind step 2 of 3, which will be done again"):
+            trained(server, run_dir, *more)
+        assert [one["step"] for one in metrics_of(run_dir)] == [0, 1]
+        checkpoint = run_dir / "checkpoints" / "step-000002"
+        server.handle_question = down_from(len(server.seen) + DRY_RUN + 1)
+        with pytest.raises(StoppedEarly, match="evaluation behind step 2 of 3, which will be done again"):
+            trained(server, run_dir, *more, checkpoint=checkpoint)
+        server.handle_question = chat(by_length)
+        trained(server, run_dir, *more, checkpoint=checkpoint)
+    found, expected = metrics_of(run_dir), metrics_of(whole)
+    assert [list(one) for one in found] == [list(one) for one in expected]
+    assert found == expected
+    for file in ("samples.jsonl", "checkpoints/step-000003/model.safetensors"):
+        assert (run_dir / file).read_bytes() == (whole / file).read_bytes(), file
+
+
+def test_a_judge_in_a_process_of_its_own_begins_ahead_and_stops_the_run_alike(
+    tmp_path: Path, undisturbed: Path
+) -> None:
+    more = ["reward.judge.isolated=true", "reward.judge.batch_size=4", "scoring.workers=1", "reward.judge.cache=null"]
+    with loopback(down_from(DRY_RUN + FIRST_EVALUATION + STEP)) as server:
+        with pytest.raises(StoppedEarly, match=r"status 503.*Stopped in the rollout of step 2 of 3") as caught:
+            trained(server, tmp_path, *more)
+        assert "Go on with: pggrpo resume" in str(caught.value)
+        server.handle_question = chat(by_length)
+        trained(server, tmp_path, *more, checkpoint=tmp_path / "checkpoints" / "step-000001")
     assert metrics_of(tmp_path) == metrics_of(undisturbed)
     assert (tmp_path / "samples.jsonl").read_bytes() == (undisturbed / "samples.jsonl").read_bytes()
 

@@ -52,7 +52,8 @@ class OpenHttp:
     def score(self, samples: Sequence[Sample]) -> Scores:
         size = self._settings.request_size or max(1, len(samples))
         chunks = [samples[start : start + size] for start in range(0, len(samples), size)]
-        answers = self._server.ask([self._question(chunk) for chunk in chunks])
+        names = self._columns(samples)
+        answers = self._server.ask([self._question(chunk, names) for chunk in chunks])
         scores: list[Any] = []
         columns: dict[str, list[Any]] = {}
         for chunk, answer in zip(chunks, answers, strict=True):
@@ -70,16 +71,21 @@ class OpenHttp:
         """For the plan."""
         return f"asks {self._server.shown}"
 
-    def _question(self, samples: Sequence[Sample]) -> dict[str, Any]:
+    def _columns(self, samples: Sequence[Sample]) -> list[str]:
+        """Those that are sent. A part of a mixture may lack one; raises DataError for one that all lack."""
+        there = sorted({name for sample in samples for name in sample.columns})
         names = self._settings.columns
         if names is None:
-            names = sorted({name for sample in samples for name in sample.columns})
-        missing = [name for name in names if all(name not in sample.columns for sample in samples)]
-        if missing:
+            return there
+        missing = [name for name in names if name not in there]
+        if missing and samples:
             raise DataError(
                 f"`reward.http.columns`: the rows have no column {missing[0]!r}; they have "
-                f"{', '.join(map(repr, samples[0].columns)) or 'none beside the prompt'}."
+                f"{', '.join(map(repr, there)) or 'none beside the prompt'}."
             )
+        return names
+
+    def _question(self, samples: Sequence[Sample], names: Sequence[str]) -> dict[str, Any]:
         return {
             "prompts": [sample.prompt for sample in samples],
             "completions": [sample.completion for sample in samples],

@@ -19,16 +19,24 @@ class AnswerCache:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._full = False
+        self._warned: set[str] = set()
+
+    def look(self) -> None:
+        """Makes the file if there is none. Raises sqlite3.Error."""
+        with self._connection() as connection:
+            connection.execute("SELECT answer FROM answers WHERE key = ''").fetchone()
 
     def get(self, keys: Sequence[str]) -> dict[str, str]:
-        """What is there of `keys`."""
+        """What is there of `keys`. A file that cannot be read, such as one that is locked, is a warning: all is asked."""
         found = {}
-        with self._connection() as connection:
-            for key in keys:
-                row = connection.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
-                if row is not None:
-                    found[key] = str(row[0])
+        try:
+            with self._connection() as connection:
+                for key in keys:
+                    row = connection.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
+                    if row is not None:
+                        found[key] = str(row[0])
+        except sqlite3.Error as error:
+            self._warn_once("read", f"{self._path}: {error}; while this is so, what was answered before is asked again")
         return found
 
     def put(self, answers: dict[str, str]) -> None:
@@ -38,9 +46,13 @@ class AnswerCache:
                 connection.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?)", answers.items())
                 connection.commit()
         except sqlite3.Error as error:
-            if not self._full:
-                warn(f"{self._path}: {error}; answers are not kept while this is so, a resumed run would ask again")
-            self._full = True
+            words = f"{self._path}: {error}; answers are not kept while this is so, a resumed run would ask again"
+            self._warn_once("write", words)
+
+    def _warn_once(self, what: str, words: str) -> None:
+        if what not in self._warned:
+            self._warned.add(what)
+            warn(words)
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
@@ -54,7 +66,7 @@ def open_cache(path: Path, key: str) -> AnswerCache:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         cache = AnswerCache(path)
-        cache.get([""])
+        cache.look()
     except (OSError, sqlite3.Error) as error:
         raise ConfigError(
             f"`{key}`: {path} cannot be used: {error}. Give another path, or {key}=null for no cache."

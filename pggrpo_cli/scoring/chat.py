@@ -12,9 +12,6 @@ from pggrpo_cli.scoring.answer_cache import AnswerCache
 from pggrpo_cli.scoring.server import Server
 from pggrpo_cli.types import ScoreError
 
-KEPT_EVERY = 64
-"""Answers that are written to the cache together."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Chat:
@@ -33,16 +30,16 @@ class Chat:
         cached = self.cache.get(list(keys.values())) if self.cache is not None else {}
         found: dict[str, str | ScoreError] = {text: cached[key] for text, key in keys.items() if key in cached}
         new = [text for text in bodies if text not in found]
-        # In pieces, so that what was paid for is kept if the run is killed.
-        for start in range(0, len(new), KEPT_EVERY):
-            piece = new[start : start + KEPT_EVERY]
-            replies = self.server.ask([bodies[text] for text in piece])
-            given = {text: self._text(reply) for text, reply in zip(piece, replies, strict=True)}
-            if self.cache is not None:
-                self.cache.put({keys[text]: words for text, words in given.items() if isinstance(words, str)})
-            found |= given
-            if all(isinstance(words, ScoreError) and words.passing for words in given.values()):
-                return [found.get(text, given[piece[-1]]) for text in questions]  # the server is down
+
+        def keep(news: Sequence[tuple[int, Any]]) -> None:
+            """As they come, so that what was paid for is kept if the run is killed."""
+            given = {keys[new[place]]: self._text(reply) for place, reply in news}
+            words = {key: text for key, text in given.items() if isinstance(text, str)}
+            if self.cache is not None and words:
+                self.cache.put(words)
+
+        replies = self.server.ask([bodies[text] for text in new], keep)
+        found |= {text: self._text(reply) for text, reply in zip(new, replies, strict=True)}
         return [found[text] for text in questions]
 
     def _body(self, question: str) -> dict[str, Any]:

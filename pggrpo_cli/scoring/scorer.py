@@ -142,8 +142,9 @@ class Scorer:
         """What `on_error` makes of the answers."""
         on_error = self._rewards[name].settings.on_error
         asked = sum(answer is not None for answer in answers)
-        if failed and (on_error == "raise" or len(failed) > self._max_error_share * asked):
-            raise _blamed(name, answers, failed, samples, asked)
+        bearable = 0 if on_error == "raise" else self._max_error_share * asked
+        if len(failed) > bearable:
+            raise _blamed(name, answers, failed, samples, asked, bearable)
         if failed and name not in self._warned:
             self._warned.add(name)
             first = answers[failed[0]]
@@ -237,16 +238,24 @@ def reward_settings(config: TrainConfig, name: str) -> RewardSettings:
 
 
 def _blamed(
-    name: str, answers: Sequence[Answer], failed: Sequence[int], samples: Sequence[Sample], asked: int
+    name: str,
+    answers: Sequence[Answer],
+    failed: Sequence[int],
+    samples: Sequence[Sample],
+    asked: int,
+    bearable: float,
 ) -> UserCodeError | Unavailable:
-    errors = [answer for answer in answers if isinstance(answer, ScoreError)]
-    first = errors[0]
+    """Unavailable if, but for what may be otherwise later, no more than `bearable` had failed."""
+    errors = {place: answer for place in failed if isinstance(answer := answers[place], ScoreError)}
     share = f" {len(failed)} of {asked} failed." if len(failed) > 1 else ""
-    if all(error.passing for error in errors):
-        return Unavailable(f"`reward.{name}`: {first.message}.{share}")
+    lasting = [place for place, error in errors.items() if not error.passing]
+    if len(lasting) <= bearable:
+        passing = next(error for error in errors.values() if error.passing)
+        return Unavailable(f"`reward.{name}`: {passing.message}.{share}")
+    first = errors[lasting[0]]
     trace = " Its traceback stands above." if first.traceback else ""
     error = UserCodeError(
-        f"`reward.{name}`: {first.message} (for the completion {samples[failed[0]].completion[:80]!r}).{share}{trace}"
+        f"`reward.{name}`: {first.message} (for the completion {samples[lasting[0]].completion[:80]!r}).{share}{trace}"
     )
     error.__cause__ = RewardTraceback(first.traceback) if first.traceback else None
     return error

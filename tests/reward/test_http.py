@@ -69,6 +69,23 @@ def test_only_the_columns_that_are_wanted() -> None:
             scored(server.url, samples, columns=["truth"])
 
 
+@pytest.mark.parametrize("size", [1, 2, None])
+def test_parts_of_a_mixture_may_lack_a_column(size: int | None) -> None:
+    """However many completions go into a request."""
+    samples = [sample("a", answer="4"), sample("b", answer="5"), sample("c", level=1), sample("d", level=2)]
+
+    def sent(columns: list[str] | None) -> dict[str, list[Any]]:
+        with loopback(lengths) as server:
+            assert scored(server.url, samples, columns=columns, request_size=size, concurrency=1).answers == [1.0] * 4
+            parts = [one.question["columns"] for one in server.seen]
+        return {name: [value for part in parts for value in part[name]] for name in parts[0]}
+
+    assert sent(["answer"]) == {"answer": ["4", "5", None, None]}
+    assert sent(None) == {"answer": ["4", "5", None, None], "level": [None, None, 1, 2]}
+    with loopback(lengths) as server, pytest.raises(DataError, match="no column 'truth'; they have 'answer', 'level'"):
+        scored(server.url, samples, columns=["answer", "truth"], request_size=size)
+
+
 def test_requests_of_a_size_side_by_side() -> None:
     def slow(request: Request) -> None:
         texts = request.question["completions"]

@@ -6,6 +6,9 @@ import re
 import sqlite3
 import subprocess
 import sys
+import threading
+import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ import yaml
 
 from pggrpo_cli.errors import ConfigError, DataError, Unavailable
 from pggrpo_cli.reward.judge import Judge
+from pggrpo_cli.scoring.answer_cache import open_cache
 from pggrpo_cli.scoring.answers import Answers, call
 from pggrpo_cli.types import RewardContext, Sample, ScoreError
 from tests.command_line import ROOT, environment
@@ -227,7 +231,8 @@ def test_what_was_asked_once_is_not_asked_again(tmp_path: Path) -> None:
         first = scored(server.url, samples, tmp_path)
         assert len(server.seen) == 2
         server.handle_question = says("3")
-        assert scored(server.url, samples, tmp_path) == first
+        again = scored(server.url, samples, tmp_path)
+        assert (again.answers, again.columns) == (first.answers, first.columns)
         assert scored(server.url, [sample("half a pair: \ud83d")]).answers == [0.3]
         server.seen.pop()
         assert len(server.seen) == 2
@@ -258,6 +263,52 @@ def test_a_cache_that_is_none(tmp_path: Path) -> None:
         pytest.raises(ConfigError, match=r"`reward.judge.cache`: .* cannot be used: file is"),
     ):
         scored(server.url, [sample("4")], tmp_path)
+
+
+def test_all_questions_go_in_one_go_and_answers_are_kept_as_they_come(tmp_path: Path) -> None:
+    """90 at once, none of which the server answers before all are there; then one that never comes holds up no other."""
+    everybody = threading.Barrier(90)
+    samples = [sample(f"{number}") for number in range(90)]
+
+    def together(question: str) -> str:
+        everybody.wait(10)
+        return "8"
+
+    with loopback(chat(together)) as server:
+        assert scored(server.url, samples, tmp_path, concurrency=90, retries=0).answers == [0.8] * 90
+
+    kept: list[int] = []
+
+    def last_of_all(question: str) -> str:
+        if "late" in question:
+            for _ in range(100):
+                time.sleep(0.02)
+                with sqlite3.connect(tmp_path / "other.sqlite") as connection:
+                    kept.append(connection.execute("SELECT count(*) FROM answers").fetchone()[0])
+                if kept[-1] == 9:
+                    break
+        return "8"
+
+    with loopback(chat(last_of_all)) as server:
+        scored(server.url, [sample("late"), *samples[:9]], tmp_path, cache="other.sqlite", concurrency=2)
+    assert kept[-1] == 9
+
+
+def test_a_cache_that_is_locked_is_a_warning_and_all_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("pggrpo_cli.scoring.answer_cache.WAIT_SECONDS", 0.05)
+    file = tmp_path / "judge.sqlite"
+    cache = open_cache(file, "reward.judge.cache")
+    cache.put({"a": "8"})
+    with closing(sqlite3.connect(file)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        assert cache.get(["a"]) == cache.get(["a"]) == {}
+        cache.put({"b": "9"})
+        warnings = capsys.readouterr().err
+    assert warnings.count("is asked again") == 1
+    assert warnings.count("answers are not kept") == 1
+    assert cache.get(["a", "b"]) == {"a": "8"}
 
 
 MANY = """

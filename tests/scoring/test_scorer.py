@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from pggrpo_cli.config import RewardSettings
-from pggrpo_cli.errors import UserCodeError
+from pggrpo_cli.errors import Unavailable, UserCodeError
 from pggrpo_cli.prompts import PromptFormat
 from pggrpo_cli.scoring.answers import Answers
 from pggrpo_cli.scoring.calls import NamedReward
@@ -231,6 +231,28 @@ def test_too_many_failures_end_the_run() -> None:
     assert working.score(samples("bad", "x")).errors == 1
     with pytest.raises(UserCodeError, match=r"2 of 3 failed"):
         working.score(samples("bad", "bad", "x"))
+
+
+GONE, UNREADABLE = ScoreError(message="it is down", passing=True), ScoreError(message="no number")
+
+
+@pytest.mark.fault("T16")
+@pytest.mark.parametrize(
+    ("on_error", "answers", "kind", "words"),
+    [
+        ("raise", [1.0, GONE, GONE], Unavailable, "`reward.a`: it is down. 2 of 3 failed"),
+        ("raise", [GONE, GONE, UNREADABLE], UserCodeError, "`reward.a`: no number .* 3 of 3 failed"),
+        # what may be otherwise later is the reason to stop, beside an answer that would have been borne
+        ("skip", [UNREADABLE, GONE, GONE, 1.0], Unavailable, "`reward.a`: it is down. 3 of 4 failed"),
+        ("skip", [GONE, UNREADABLE, UNREADABLE, UNREADABLE], UserCodeError, "`reward.a`: no number .* 4 of 4 failed"),
+    ],
+)
+def test_whether_a_run_that_ends_may_go_on_later(
+    on_error: str, answers: list[Any], kind: type[Exception], words: str
+) -> None:
+    working = scorer(0.5, a=(lambda batch: answers, {"on_error": on_error}))
+    with pytest.raises(kind, match=words):
+        working.score(samples(*"abcd"[: len(answers)]))
 
 
 def test_the_dry_run_calls_every_reward_on_real_rows() -> None:

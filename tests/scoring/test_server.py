@@ -5,11 +5,14 @@ from __future__ import annotations
 import email.utils
 import json
 import shutil
+import signal
+import socket
 import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ import pytest
 
 from pggrpo_cli.errors import ConfigError, Unavailable
 from pggrpo_cli.scoring import post as post_module
+from pggrpo_cli.scoring.post import reachable
 from pggrpo_cli.scoring.server import Patience, Server, retry_after
 from pggrpo_cli.types import ScoreError
 from tests.loopback import Handle, Request, dead_port, in_turn, loopback, sleeps, status
@@ -61,9 +65,16 @@ def no_http(request: Request) -> None:
     request.raw(b"SSH-2.0-OpenSSH_9.6\r\n")
 
 
+def half_of_an_unknown_length(request: Request) -> None:
+    request.raw(b'HTTP/1.1 200 OK\r\n\r\n{"was"')
+
+
 @pytest.mark.parametrize(
     "trouble",
-    [status(500), status(503), status(429), status(408), halves, half_a_head, half_a_chunk, hangs_up, no_http],
+    [
+        *(status(500), status(503), status(429), status(408), halves, half_a_head, half_a_chunk, hangs_up, no_http),
+        half_of_an_unknown_length,
+    ],
 )
 def test_what_may_pass_is_tried_again(trouble: Handle) -> None:
     with loopback(in_turn(trouble, trouble, good)) as server:
@@ -72,18 +83,21 @@ def test_what_may_pass_is_tried_again(trouble: Handle) -> None:
 
 
 @pytest.mark.parametrize(
-    ("trouble", "words"),
+    ("trouble", "words", "passing"),
     [
-        (status(500), 'answered with status 500: \'{"error": "no"}\''),
-        (halves, "the connection was closed in the middle of the answer"),
-        (half_a_chunk, "the connection was closed in the middle of the answer"),
-        (hangs_up, "the connection was closed in the middle of the answer"),
+        (status(500), 'answered with status 500: \'{"error": "no"}\'', False),
+        (status(503), 'answered with status 503: \'{"error": "no"}\'', True),
+        (status(429), 'answered with status 429: \'{"error": "no"}\'', True),
+        (halves, "the connection was closed in the middle of the answer", True),
+        (half_a_chunk, "the connection was closed in the middle of the answer", True),
+        (hangs_up, "the connection was closed in the middle of the answer", True),
+        (half_of_an_unknown_length, "the answer is no JSON: '{\"was\"', or only its beginning", False),
     ],
 )
-def test_what_does_not_pass_is_said_in_the_end(trouble: Handle, words: str) -> None:
+def test_what_does_not_pass_is_said_in_the_end(trouble: Handle, words: str, passing: bool) -> None:
     with loopback(trouble) as server:
         error = failure(ask(server.url, retries=2)[0])
-        assert error.passing
+        assert error.passing == passing
         assert error.message.startswith(f"{server.url}: no answer after all retries (3 tries); at last ")
         assert words in error.message
         assert len(server.seen) == 3
@@ -161,7 +175,14 @@ def drips_its_body(request: Request) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("trouble", [sleeps(3, good), drips_its_head, drips_its_body])
+def drips_without_a_length(request: Request) -> None:
+    request.raw(b"HTTP/1.1 200 OK\r\n\r\n12")
+    for _ in range(100):
+        request.raw(b"3")
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("trouble", [sleeps(3, good), drips_its_head, drips_its_body, drips_without_a_length])
 def test_the_deadline_is_for_all_of_it(trouble: Handle) -> None:
     with loopback(trouble) as server:
         started = time.monotonic()
@@ -199,6 +220,134 @@ def test_one_question_that_breaks_the_server_fails_alone() -> None:
     assert [place for place, one in enumerate(answers) if isinstance(one, ScoreError)] == [3]
 
 
+@pytest.mark.parametrize(
+    ("trouble", "bad"),
+    [
+        (status(500), {0, 1, 2, 3}),
+        (status(503), {0, 1, 2, 3}),
+        (hangs_up, {0, 1, 2, 3}),
+        (sleeps(1, good), {2, 3, 4, 5}),  # silent from the beginning it would be down
+    ],
+)
+def test_questions_that_the_server_chokes_on_fail_alone_and_not_for_now(trouble: Handle, bad: set[int]) -> None:
+    """However many they are; asked again at a resume they would choke it again."""
+    with loopback(lambda request: (trouble if request.question in bad else good)(request)) as server:
+        answers = ask(server.url, *range(9), retries=0, concurrency=2, deadline_s=0.3)
+    for number, answer in enumerate(answers):
+        if number in bad:
+            assert not failure(answer).passing
+        else:
+            assert answer == {"was": number}
+
+
+def test_a_question_that_it_was_too_busy_for_is_not_at_fault() -> None:
+    with loopback(lambda request: (status(429) if request.question == 3 else good)(request)) as server:
+        answers = ask(server.url, *range(8), retries=1, concurrency=1)
+    assert failure(answers[3]).passing
+    assert answers[7] == {"was": 7}
+
+
+def test_a_server_that_goes_down_in_the_middle() -> None:
+    def handle(request: Request) -> None:
+        (good if request.question < 3 else status(503))(request)
+
+    with loopback(handle) as server:
+        answers = ask(server.url, *range(8), retries=1, concurrency=1)
+    assert answers[:3] == [{"was": number} for number in range(3)]
+    assert all(failure(one).passing for one in answers[3:])
+
+
+def test_a_server_that_is_no_longer_there_is_not_waited_for_again_and_again() -> None:
+    """It answers one question and is gone."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer_once() -> None:
+            connection, _ = listener.accept()
+            listener.close()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1")
+
+        threading.Thread(target=answer_once, daemon=True).start()
+        started = time.monotonic()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        answers = ask(url, *range(60), retries=99, concurrency=1, deadline_s=0.3)
+    assert time.monotonic() - started < 2
+    assert answers[0] == 1
+    assert all(failure(one).passing for one in answers[1:])
+    assert "was not asked" in failure(answers[-1]).message
+
+
+@contextmanager
+def nobody_accepts() -> Iterator[int]:
+    """A port where connections are neither accepted nor refused: its queue is full."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(3):
+            one = stack.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(listener.getsockname())
+        time.sleep(0.1)
+        yield listener.getsockname()[1]
+
+
+def found(*ports: int) -> Callable[..., Any]:
+    """As getaddrinfo finds several addresses of a host."""
+    kind = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
+    return lambda *_, **__: [(*kind, ("127.0.0.1", port)) for port in ports]
+
+
+def test_the_deadline_is_for_all_addresses_of_a_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    with nobody_accepts() as port:
+        monkeypatch.setattr(socket, "getaddrinfo", found(*[port] * 4))
+        for attempt in (
+            lambda: failure(ask("http://judge.invalid/", deadline_s=0.4)[0]).message,
+            lambda: reachable("http://judge.invalid/", 0.4),
+        ):
+            started = time.monotonic()
+            assert "no connection in time" in attempt()
+            assert 0.3 < time.monotonic() - started < 0.8
+
+
+def test_the_second_address_of_a_host_has_time_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    with nobody_accepts() as port, loopback(good) as server:
+        monkeypatch.setattr(socket, "getaddrinfo", found(port, server.server_address[1]))
+        started = time.monotonic()
+        assert ask("http://judge.invalid/", deadline_s=0.8) == [{"was": "q"}]
+        assert time.monotonic() - started < 0.7
+        assert reachable("http://judge.invalid/", 0.8) == ""
+
+
+def test_the_deadline_is_for_the_name_of_a_host_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(2))
+    for attempt in (
+        lambda: failure(ask("http://judge.invalid/", deadline_s=0.3)[0]).message,
+        lambda: reachable("http://judge.invalid/", 0.3),
+    ):
+        started = time.monotonic()
+        assert "the name of the host was not looked up in time" in attempt()
+        assert time.monotonic() - started < 1
+
+
+def test_the_deadline_is_for_the_handshake_too() -> None:
+    """A server that drips the first record of TLS, byte by byte."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def drip() -> None:
+            connection, _ = listener.accept()
+            with connection, suppress(OSError):
+                connection.sendall(b"\x16\x03\x03\x3f\x00\x02")
+                for _ in range(60):
+                    connection.sendall(b"\x00")
+                    time.sleep(0.05)
+
+        threading.Thread(target=drip, daemon=True).start()
+        started = time.monotonic()
+        error = failure(ask(f"https://127.0.0.1:{listener.getsockname()[1]}", deadline_s=0.4)[0])
+        assert time.monotonic() - started < 1
+        assert "no whole answer in time" in error.message
+
+
 def test_a_server_that_is_down_is_not_asked_a_hundred_times() -> None:
     started = time.monotonic()
     answers = ask(
@@ -207,7 +356,7 @@ def test_a_server_that_is_down_is_not_asked_a_hundred_times() -> None:
     assert time.monotonic() - started < 2
     assert all(failure(one).passing for one in answers)
     assert "the connection was refused" in failure(answers[0]).message
-    assert "was not asked: it answered none of the questions before" in failure(answers[-1]).message
+    assert "was not asked: nobody was there for the questions before" in failure(answers[-1]).message
     assert "hidden" not in failure(answers[0]).message
 
 
@@ -263,22 +412,17 @@ def test_a_proxy_of_the_environment_is_used_but_not_for_loopback(monkeypatch: py
         assert paths == [("http://judge.invalid:81/score?a=b", "Basic bWU6cGFzcw==")]
 
 
-def test_a_signal_does_not_wait_for_what_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_does_not_wait_for_what_is_under_way() -> None:
     """As Ctrl-C does: an exception in the thread that waits."""
 
     class Signal(BaseException): ...
 
-    def interrupted(join: Callable[..., None]) -> Callable[..., None]:
-        def wait(thread: threading.Thread, timeout: float | None = None) -> None:
-            if thread.name == "question":
-                join(thread, 0.2)
-                raise Signal
-            join(thread, timeout)
+    def interrupt(*_: object) -> None:
+        raise Signal
 
-        return wait
-
-    monkeypatch.setattr(threading.Thread, "join", interrupted(threading.Thread.join))
+    former = signal.signal(signal.SIGALRM, interrupt)
     with loopback(sleeps(0.8, good)) as server:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
         started = time.monotonic()
         with pytest.raises(Signal):
             ask(server.url, 1, 2, 3, 4, concurrency=2)
@@ -286,6 +430,7 @@ def test_a_signal_does_not_wait_for_what_is_under_way(monkeypatch: pytest.Monkey
         time.sleep(0.2)
         assert not [thread for thread in threading.enumerate() if thread.name == "question"]
         assert len(server.seen) == 2
+    signal.signal(signal.SIGALRM, former)
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="makes a certificate with openssl")
