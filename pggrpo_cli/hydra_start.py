@@ -24,6 +24,7 @@ from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
 from hydra.core.utils import JobStatus, run_job
 from hydra.types import HydraContext, RunMode
@@ -156,13 +157,14 @@ def _hydra(config_dir: str | None) -> Iterator[Hydra]:
         folders.append(folder)
     # A user's own class lies in a file of theirs; last, so that no such file hides an installed module.
     sys.path += [folder for folder in folders if folder not in sys.path]
-    former = GlobalHydra.instance().hydra
+    former, its_config = GlobalHydra.instance().hydra, HydraConfig.instance().cfg
     GlobalHydra.instance().clear()
     try:
         yield Hydra.create_main_hydra2(task_name="pggrpo", config_search_path=search_path)
     finally:
         GlobalHydra.instance().clear()
         GlobalHydra.instance().hydra = former
+        HydraConfig.instance().cfg = its_config  # else a later pggrpo_cli.train would lie where this one's run does
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hydra.core.hydra_config import HydraConfig
 
 from pggrpo_cli.cli import main
 from pggrpo_cli.conf_files import comment_behind, commented, first_comment, group_comments, groups, key_comments
@@ -169,3 +170,11 @@ def test_comments_find_their_keys(tmp_path: Path) -> None:
     shown = commented("p:\n  a: 1\n  b:\n    c: x\n    d:\n    - 1\n  e: 2\n", found)
     assert yaml.safe_load(shown) == {"p": {"a": 1, "b": {"c": "x", "d": [1]}, "e": 2}}
     assert [line.partition("# ")[2] for line in shown.splitlines()] == ["", "one", "two", "above", "", "", ""]
+
+
+def test_what_is_shown_leaves_nothing_behind(capsys: pytest.CaptureFixture[str]) -> None:
+    """From Python, a training after it lies in a directory of its own."""
+    for words in (["config", "show", "loss=grpo"], ["train", "--help"], ["train", "--cfg", "job"]):
+        assert main(words) == 0
+        assert not HydraConfig.initialized()
+    assert "kl_coef" in capsys.readouterr().out

@@ -72,7 +72,13 @@ def go(process: subprocess.Popen[bytes]) -> None:
 def watcher(*words: str, folder: Path, stdout: int = subprocess.PIPE) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "pggrpo_cli", "watch", *words]
     return subprocess.Popen(
-        command, cwd=folder, env=environment() | {"TERM": "xterm"}, stdout=stdout, stderr=subprocess.PIPE
+        command,
+        cwd=folder,
+        env=environment() | {"TERM": "xterm"},
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        # A shell that runs the tests in the background has SIGINT ignored, and so would have what they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler) and None,
     )
 
 
