@@ -22,6 +22,7 @@ def lines(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_the_experiment(tmp_path: Path) -> None:
     done = run(["train", "experiment=code_tests", *FAST, "trainer.max_steps=1"], tmp_path)
     assert done.returncode == 0, done.stderr

@@ -36,6 +36,7 @@ def steps(run_dir: Path) -> list[int]:
     return [json.loads(line)["step"] for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_what_goes_on_from_a_run_that_met_its_target(folder: Path) -> None:
     words = ["hydra.run.dir=first", "trainer.target_reward=0.5"]
     assert run([*LINE, *words], folder).returncode == 0
@@ -73,6 +74,7 @@ def test_a_signal_while_the_rewards_are_tried_is_no_exit_of_theirs(
     assert "SystemExit" not in ended.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.fault("T2", "T5")
 def test_an_abandoned_step_leaves_its_checkpoint_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The training of step 2: everything is on the disk already."""

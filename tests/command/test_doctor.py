@@ -42,6 +42,7 @@ def look(*overrides: str) -> dict[str, Finding]:
     return {one.name: one for one in run_findings.run_findings(list(overrides), None)}
 
 
+@pytest.mark.slow
 def test_in_a_terminal_of_forty_columns(folder: Path) -> None:
     code, text = in_terminal(["-m", "pggrpo_cli", "doctor", "debug=fast", *TINY[1:]], folder, {})
     assert code == 0, text

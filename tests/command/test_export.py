@@ -259,6 +259,7 @@ def killed(point: list[str], words: list[str], folder: Path) -> None:
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 
+@pytest.mark.slow
 def test_killed_between_the_renames_of_a_replacement(folder: Path) -> None:
     assert main(["export", "run", "out", "--checkpoint", "last"]) == 0
     killed(["os", "rename", "2"], ["export", "run", "out", "--force"], folder)

@@ -93,6 +93,7 @@ def test_numbers_are_those_of_the_checkpoints(trained: Path) -> None:
         assert one.reference is not None
 
 
+@pytest.mark.slow
 def test_the_first_step_began_with_the_model_before_training(trained: Path) -> None:
     run = read(trained)
     found = inspect_step(run, 1, run.samples.read(1, held_out=False)[:1])
