@@ -66,7 +66,7 @@ class OpenCodeTests:
         settings = self._settings
         if settings.tests_column not in sample.columns:
             raise DataError(
-                f"`reward.code_tests.tests_column`: the rows have no column {settings.tests_column!r}; they have "
+                f"`reward.code_tests.tests_column`: a row has no column {settings.tests_column!r}; it has "
                 f"{', '.join(map(repr, sample.columns)) or 'none beside the prompt'}."
             )
         tests = self._tests(sample.columns)

@@ -32,7 +32,7 @@ class ExactAnswer:
     def _score(self, pattern: re.Pattern[str], sample: Sample) -> float:
         if self.answer_column not in sample.columns:
             raise DataError(
-                f"`reward.exact_answer.answer_column`: the rows have no column {self.answer_column!r}; they have "
+                f"`reward.exact_answer.answer_column`: a row has no column {self.answer_column!r}; it has "
                 f"{', '.join(map(repr, sample.columns)) or 'none beside the prompt'}."
             )
         found = [match.group(match.re.groups and 1) for match in pattern.finditer(sample.completion)]

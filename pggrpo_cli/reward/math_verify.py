@@ -33,7 +33,7 @@ class MathVerify:
     def _score(self, library: Any, sample: Sample) -> float | ScoreError | None:
         if self.answer_column not in sample.columns:
             raise DataError(
-                f"`reward.math_verify.answer_column`: the rows have no column {self.answer_column!r}; they have "
+                f"`reward.math_verify.answer_column`: a row has no column {self.answer_column!r}; it has "
                 f"{', '.join(map(repr, sample.columns)) or 'none beside the prompt'}."
             )
         right = str(sample.columns[self.answer_column])
