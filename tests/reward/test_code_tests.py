@@ -181,7 +181,7 @@ def test_tests_that_are_none(tests: Any, words: str) -> None:
 
 
 def test_columns_that_do_not_fit() -> None:
-    with pytest.raises(DataError, match="no column 'unit_tests'; they have 'tests'"):
+    with pytest.raises(DataError, match="no column 'unit_tests'; it has 'tests'"):
         score(ADD, [], {"tests_column": "unit_tests"})
     with pytest.raises(ConfigError, match=r"`reward.code_tests.setup_column`: column 'setup' holds a list"):
         score(ADD, ["assert add(1, 2) == 3"], setup=["import math"])

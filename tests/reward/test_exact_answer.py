@@ -47,7 +47,7 @@ def test_a_pattern_of_your_own_with_a_group() -> None:
 
 
 def test_errors_say_what_to_do() -> None:
-    with pytest.raises(DataError, match=r"no column 'answer'; they have 'gold'"):
+    with pytest.raises(DataError, match=r"no column 'answer'; it has 'gold'"):
         REWARD.score([sample("7", gold="7")])
     with pytest.raises(ConfigError, match="not a regular expression"):
         ExactAnswer(pattern="(", answer_column="answer").score([sample("7", answer="7")])

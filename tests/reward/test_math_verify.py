@@ -69,7 +69,7 @@ def test_an_answer_that_takes_for_ever(pool: Pool) -> None:
 
 def test_a_column_that_is_not_there(pool: Pool) -> None:
     bare = Sample(prompt="p", completion="3", completion_ids=[0], finish_reason="stop", columns={"x": 1})
-    with pytest.raises(DataError, match=r"no column 'answer'; they have 'x'"):
+    with pytest.raises(DataError, match=r"no column 'answer'; it has 'x'"):
         submit(pool, bare).result(120)
 
 
