@@ -31,7 +31,7 @@ POINTS = {
     "rollout": "pggrpo_cli.sampler.native:OpenNative.sample",
     "offline rollout": "pggrpo_cli.sampler.offline:OpenOffline.sample",
     "a token": "pggrpo_cli.decoding:_Batch.feed",
-    "scoring": "pggrpo_cli.scoring.scorer:Scorer.score",
+    "scoring": "pggrpo_cli.scoring.scorer:Scoring.finish",
     "reference": "pggrpo_cli.update:Updater._add_references",
     "old log-probabilities": "pggrpo_cli.update:Updater._add_olds",
     "micro-batch": "pggrpo_cli.update:Updater._backward",
