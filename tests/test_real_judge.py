@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ UP_SECONDS = 180
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
     """(url, name of the model)"""
-    for name in ("openai", "fastapi", "uvicorn"):  # of the extra dev, so that they are there
+    for name in ("accelerate", "openai", "fastapi", "uvicorn"):  # of the extra dev, so that they are there
         importlib.import_module(name)
     from pggrpo_cli.model.smollm2_135m import Smollm2135m, cache_folder
 
@@ -56,7 +57,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]
                 time.sleep(0.5)
             yield url, folder
         finally:
-            os.killpg(process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it never came up: its own words are the error
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 
