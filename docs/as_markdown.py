@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -58,7 +59,7 @@ def prose(text: str) -> str:
     for block in re.split(r"\n{2,}", inspect.cleandoc(text)):
         lines = block.splitlines()
         if lines and all(line.startswith("    ") for line in lines):
-            parts.append("```text\n" + inspect.cleandoc(block) + "\n```")
+            parts.append("```text\n" + textwrap.dedent(block) + "\n```")
         elif any(line.startswith(("    ", "  ")) for line in lines):
             parts.append("```text\n" + block + "\n```")
         else:

@@ -17,11 +17,8 @@ html_theme = "furo"
 html_title = "pggrpo"
 html_copy_source = False
 html_show_sphinx = False
-html_last_updated_fmt = None
 myst_heading_anchors = 3
-myst_links_external_new_tab = False
-suppress_warnings = ["toc.excluded", "misc.highlighting_failure"]
-nitpicky = True
+smartquotes = False
 
 CONTENTS = """
 ```{toctree}
@@ -41,7 +38,6 @@ rewards
 sandbox
 report
 metrics
-reading_metrics
 troubleshooting
 coming_from_trl
 coming_from_verl
@@ -54,15 +50,22 @@ speed
 
 ```{toctree}
 :hidden:
-:caption: Reference
+:caption: Groups and keys
 :glob:
 
 config
+groups/README
+groups/*
+```
+
+```{toctree}
+:hidden:
+:caption: Commands
+:glob:
+
 commands
 commands/README
 commands/*
-groups/README
-groups/*
 ```
 """
 """What Sphinx needs for its menu and GitHub would show as text: added to the first page while it is read."""

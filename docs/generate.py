@@ -17,7 +17,7 @@ from typing import Any
 
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
-sys.path[:0] = [str(ROOT), str(DOCS)]
+sys.path[:0] = [str(folder) for folder in (ROOT, DOCS) if str(folder) not in sys.path]
 
 from as_markdown import anchor, cell, key_table, page, prose, sentence  # noqa: E402
 from omegaconf import OmegaConf  # noqa: E402
