@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 TRAIN ?=
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help train test test-all faults test-oracle test-verifiers chromium lint format types wheel smoke preferences benchmark bench-rewards bench-gpu clean
+.PHONY: help train test test-all faults test-oracle test-verifiers chromium lint format types docs site wheel smoke preferences benchmark bench-rewards bench-gpu clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -45,6 +45,13 @@ format: $(VENV)/.dev ## let ruff mend what it can
 types: $(VENV)/.dev ## mypy
 	$(BIN)/mypy
 	MYPYPATH=benchmarks $(BIN)/mypy $(addprefix -m ,$(basename $(notdir $(wildcard benchmarks/*.py))))
+
+docs: $(VENV)/.base ## write the pages of docs/ that the code says: commands, groups, configuration
+	$(BIN)/python docs/generate.py
+
+site: $(VENV)/.docs ## docs/ as a site in build/site; a broken link fails
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -c docs . build/site
+	@echo build/site/index.html
 
 wheel: $(VENV)/.dev ## build the wheel into dist/
 	rm -rf dist build
@@ -85,6 +92,10 @@ $(VENV)/.demo: $(VENV)/.base
 
 $(VENV)/.dev: $(VENV)/.demo
 	$(PIP) install -q -c constraints.txt -e '.[dev]'
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.base
+	$(PIP) install -q -c constraints.txt -e '.[docs]'
 	touch $@
 
 $(VENV)/.oracle: $(VENV)/.dev
