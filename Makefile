@@ -49,7 +49,7 @@ types: $(VENV)/.dev ## mypy
 docs: $(VENV)/.base ## write the pages of docs/ that the code says: commands, groups, configuration
 	$(BIN)/python docs/generate.py
 
-site: $(VENV)/.docs ## docs/ as a site in build/site; a broken link fails
+site: $(VENV)/.docs ## docs/ as a site in build/site; a broken link fails (Python 3.11 or later)
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -c docs . build/site
 	@echo build/site/index.html
 
