@@ -103,3 +103,10 @@ def sentence(comment: str) -> str:
     first = comment.partition(" ")[0]
     plain = first.isascii() and "=" not in first
     return f"{comment[:1].upper() if plain else comment[:1]}{comment[1:].rstrip('.')}."
+
+
+def linked(text: str, up: str) -> str:
+    """A page in which docs/NAME.md, outside of code and links, leads there; `up` goes from the page to docs/."""
+    pieces = re.split(r"(```.*?\n```|`[^`\n]*`|<!--.*?-->|\]\([^)]*\))", text, flags=re.DOTALL)
+    page_name = re.compile(r"\bdocs/(\w+\.md)")
+    return "".join(one if place % 2 else page_name.sub(rf"[\1]({up}\1)", one) for place, one in enumerate(pieces))

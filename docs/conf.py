@@ -9,7 +9,6 @@ if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
 project = "pggrpo"
-author = "the authors of pggrpo"
 extensions = ["myst_parser"]
 include_patterns = ["README.md", "CHANGELOG.md", "docs/**.md"]
 root_doc = "docs/README"
@@ -20,6 +19,7 @@ html_css_files = ["site.css"]
 html_copy_source = False
 highlight_language = "none"
 html_show_sphinx = False
+html_show_copyright = False
 myst_heading_anchors = 3
 smartquotes = False
 

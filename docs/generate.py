@@ -19,7 +19,7 @@ DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
 sys.path[:0] = [str(folder) for folder in (ROOT, DOCS) if str(folder) not in sys.path]
 
-from as_markdown import anchor, cell, key_table, page, prose, sentence  # noqa: E402
+from as_markdown import anchor, cell, key_table, linked, page, prose, sentence  # noqa: E402
 from omegaconf import OmegaConf  # noqa: E402
 
 from pggrpo_cli import cli  # noqa: E402
@@ -53,9 +53,10 @@ HOME = "https://github.com/pggrpo/pggrpo/blob/main"
 
 def pages() -> dict[str, str]:
     """{path below docs/: its text}."""
-    found = {"config.md": config_page(), "commands/README.md": commands_page(), "groups/README.md": groups_page()}
-    found |= {f"commands/{name}.md": command_page(name, words) for name, words in cli.commands().items()}
-    return found | {f"groups/{group}.md": group_page(group, files) for group, files in groups().items()}
+    made = {"config.md": config_page(), "commands/README.md": commands_page(), "groups/README.md": groups_page()}
+    made |= {f"commands/{name}.md": command_page(name, words) for name, words in cli.commands().items()}
+    made |= {f"groups/{group}.md": group_page(group, files) for group, files in groups().items()}
+    return {name: linked(text, "../" * name.count("/")) for name, text in made.items()}
 
 
 def stale() -> list[str]:
@@ -135,7 +136,7 @@ def group_page(group: str, files: Mapping[str, Path]) -> str:
     lines = [said + f"{choose}{unless}.{guide}", ""]
     lines += ["| | |", "|---|---|"]
     lines += [
-        f"| [`{group}={name}`](#{anchor(f'{group}={name}')}) | {cell(first_comment(file))} |"
+        f"| [`{group}={name}`](#{anchor(f'{group}={name}')}) | {cell(first_comment(file).rstrip(':'))} |"
         for name, file in files.items()
     ]
     lines += shared_keys(group)

@@ -63,12 +63,14 @@ def test_a_stale_page_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_what_means_something_in_markdown_is_shown_as_it_is() -> None:
     generator()
-    from as_markdown import anchor, cell, code, prose
+    from as_markdown import anchor, cell, code, linked, prose
 
     assert cell("a|b <tag> *x* f(_y) a_b `_c`") == r"a\|b \<tag> \*x\* f(\_y) a_b `_c`"
     assert code("[[A|B]]") == r"`[[A\|B]]`"
     assert anchor("loss=pg_grpo") == "losspg_grpo"
     assert prose("One\nline.\n\n    x = y\n      + z\n\nMore.") == "One line.\n\n```text\nx = y\n  + z\n```\n\nMore."
+    text = "see docs/data.md, `docs/a.md`, [x](docs/b.md)\n```\ndocs/c.md\n```\n"
+    assert linked(text, "../") == text.replace("docs/data.md", "[data.md](../data.md)")
 
 
 def headings(page: Path) -> set[str]:
