@@ -9,7 +9,7 @@ TRAIN ?=
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help train test test-slow faults test-oracle test-verifiers chromium lint format types wheel smoke preferences benchmark bench-rewards bench-gpu clean
+.PHONY: help train test test-slow faults test-oracle test-verifiers chromium lint format types docs site wheel smoke preferences benchmark bench-rewards bench-gpu clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -47,6 +47,13 @@ format: $(VENV)/.dev ## let ruff mend what it can
 types: $(VENV)/.dev ## mypy
 	$(BIN)/mypy
 	MYPYPATH=benchmarks $(BIN)/mypy $(addprefix -m ,$(basename $(notdir $(wildcard benchmarks/*.py))))
+
+docs: $(VENV)/.base ## write the pages of docs/ that the code says: commands, groups, configuration
+	$(BIN)/python docs/generate.py
+
+site: $(VENV)/.docs ## docs/ as a site in build/site; a broken link fails (Python 3.11 or later)
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -c docs . build/site
+	@echo build/site/index.html
 
 wheel: $(VENV)/.dev ## build the wheel into dist/
 	rm -rf dist build
@@ -87,6 +94,10 @@ $(VENV)/.demo: $(VENV)/.base
 
 $(VENV)/.dev: $(VENV)/.demo
 	$(PIP) install -q -c constraints.txt -e '.[dev]'
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.base
+	$(PIP) install -q -c constraints.txt -e '.[docs]'
 	touch $@
 
 $(VENV)/.oracle: $(VENV)/.dev

@@ -38,7 +38,7 @@ class FieldType:
     def allowed(self) -> str:
         """ "a number > 0", "grpo | dpo", "a whole number ≥ 1 or null"."""
         parts = [" | ".join(str(choice) for choice in self.choices)] if self.choices else []
-        limits = " and ".join(f"{SIGNS[name]} {bound:g}" for name, bound in self._bounds())
+        limits = " and ".join(f"{SIGNS[name]} {bound:.10g}" for name, bound in self._bounds())
         kinds = [kind for kind in self.kinds if not (kind == "int" and "float" in self.kinds)]
         parts += [f"{NAMES[kind]} {limits}".strip() if kind in ("int", "float") else NAMES[kind] for kind in kinds]
         if self.element is not None and "list" in self.kinds and (self.element.kinds or self.element.choices):
@@ -61,7 +61,7 @@ class FieldType:
             for name, bound in self._bounds():
                 fits = {"gt": value > bound, "ge": value >= bound, "lt": value < bound, "le": value <= bound}[name]
                 if not fits:
-                    return f"{show(value)} is not {SIGNS[name]} {bound:g}"
+                    return f"{show(value)} is not {SIGNS[name]} {bound:.10g}"
         if isinstance(value, list) and self.element is not None:
             return next((found for found in map(self.element.problem, value) if found), None)
         return None
