@@ -88,7 +88,7 @@ class Session:
                 config=dict(config),
                 dir=run["folder"],
                 resume="allow" if mode == "online" else None,
-                mode=mode,  # type: ignore[arg-type]
+                mode=mode,
                 settings=wandb.Settings(
                     console="off",
                     silent=True,
