@@ -75,7 +75,6 @@ class Session:
         import wandb
 
         self._wandb = wandb
-        os.environ["WANDB_DIR"] = run["folder"]
 
         def begin(mode: str) -> Any:
             return wandb.init(

@@ -103,10 +103,11 @@ class Work:
 
     def _try(self, action: Callable[[], None]) -> bool:
         """Until it succeeds; False: the run has ended, and a last attempt failed."""
+        last = False
         while not self._attempt(action):
-            if self._ended.is_set():
+            if last:
                 return False
-            self._ended.wait(self._pause)
+            last = self._ended.wait(self._pause)
             self._pause = min(2 * self._pause, LONGEST_PAUSE)
         self._pause = FIRST_PAUSE
         return True
