@@ -76,7 +76,7 @@ def _no_model(key: str, path: str | None) -> Iterator[str]:
     """What is meant as a folder or file here; a hub id shows only when it is asked for."""
     if path is not None and is_local(path) and not Path(path).expanduser().exists():
         what = "file" if path.endswith(".gguf") else "folder"
-        yield f"`{key}`: there is no {what} {path}. Give a model folder, a .gguf file or a hub id."
+        yield f"`{key}`: there is no {what} {Path(path)}. Give a model folder, a .gguf file or a hub id."
 
 
 def is_local(path: str) -> bool:

@@ -11,7 +11,7 @@ import pytest
 
 from pggrpo_cli.logger.mlflow import Mlflow, flat
 from pggrpo_cli.types import RunContext
-from tests.tracking.fake_library import save_config
+from tests.tracking.fake_library import need, save_config
 
 
 def mlflow(uri: str | None = None, close_seconds: float = 60) -> Mlflow:
@@ -22,7 +22,7 @@ def mlflow(uri: str | None = None, close_seconds: float = 60) -> Mlflow:
 def test_one_curve_after_a_resume(
     context: RunContext, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("mlflow")
+    need("mlflow")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     save_config(context.run_dir, loss={"beta": 0.25}, reward={"mine": {"api_key": "canary", "stop": ["a", "b"]}})
     with mlflow().open(context) as logger:
@@ -52,7 +52,7 @@ def test_one_curve_after_a_resume(
 
 @pytest.mark.slow
 def test_a_server_that_is_down_costs_close_seconds(context: RunContext, capfd: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("mlflow")
+    need("mlflow")
     save_config(context.run_dir)
     with mlflow("http://127.0.0.1:9", close_seconds=4).open(context) as logger:
         logger.log(1, {"reward": 1.0})

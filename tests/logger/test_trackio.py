@@ -11,14 +11,14 @@ import pytest
 
 from pggrpo_cli.logger.trackio import Trackio
 from pggrpo_cli.types import RunContext
-from tests.tracking.fake_library import save_config
+from tests.tracking.fake_library import need, save_config
 
 
 @pytest.mark.slow
 def test_one_curve_after_a_resume(
     context: RunContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("trackio")
+    need("trackio")
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "store"))
     save_config(context.run_dir, loss={"beta": 0.25}, reward={"mine": {"api_key": "canary"}})
     trackio = Trackio(project="p", space_id=None, sample_every=2, close_seconds=60)

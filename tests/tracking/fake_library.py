@@ -79,5 +79,11 @@ class Fake:
         return [call[1:] for call in map(json.loads, lines) if call[0] == what]
 
 
+def need(library: str) -> None:
+    """Skips the test without it; where everything must be tested, it fails."""
+    if not os.environ.get("CI"):
+        pytest.importorskip(library)
+
+
 def save_config(run_dir: Path, **values: Any) -> None:
     (run_dir / "config.yaml").write_text(yaml.safe_dump({"name": "x", "seed": 1, **values}))
