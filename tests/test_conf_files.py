@@ -14,7 +14,7 @@ COMMENTS = {"a.key": "what the key does " * 4, "a.of_a_very_long_name_beside_whi
 @pytest.mark.parametrize("width", [30, 40, 60, 80, 100])
 def test_comments_stay_within_the_width_and_lose_no_word(width: int) -> None:
     shown = within(commented(TEXT, COMMENTS), width)
-    bare = {line for line in TEXT.splitlines()}
+    bare = set(TEXT.splitlines())
     assert all(len(line) <= width or line in bare for line in shown.splitlines())
     assert bare <= {line.partition("  # ")[0].rstrip() for line in shown.splitlines()}
     said = " ".join(line.partition("# ")[2] for line in shown.splitlines() if line.strip() not in {"words: 'x # y'"})

@@ -242,7 +242,7 @@ REFUSED: dict[str, tuple[list[str], list[str]]] = {
     "another word": (["reward", "tset"], ["`tset`", "Did you mean test?"]),
     "unknown option": (
         command("--completion", "1", "--colour"),
-        ["`--colour`: pggrpo reward test has no such option", "See pggrpo reward --help"],
+        ["`--colour`", "no such option", "See pggrpo reward --help"],
     ),
     "misspelt option": (command("--completons", "x.jsonl"), ["Did you mean --completions?"]),
     "misspelt key": (command("reward.exact_answer.wieght=2"), ["`reward.exact_answer.wieght`"]),
