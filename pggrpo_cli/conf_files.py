@@ -120,7 +120,7 @@ def within(text: str, width: int) -> str:
     """`text`, as `commented` writes it, with comments broken where they would pass `width`. For readers: a comment on a
     block of text is no YAML any more."""
     lines: list[str] = []
-    for line in text.splitlines():
+    for line in map(str.rstrip, text.splitlines()):
         comment = comment_behind(line)
         if len(line) <= width or not comment or _KEY.fullmatch(line) is None:
             lines.append(line)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import time
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
@@ -33,18 +33,16 @@ def test_one_curve_after_a_resume(
         for step in (3, 4):
             logger.log(step, {"reward": step / 4})
     assert "warning" not in capfd.readouterr().err
-    from mlflow.tracking import MlflowClient
-
-    client = MlflowClient(tracking_uri=f"sqlite:///{context.run_dir}/mlflow.db")
-    experiment: Any = client.get_experiment_by_name("e")
-    (found,) = client.search_runs([experiment.experiment_id])
-    points = client.get_metric_history(found.info.run_id, "reward")
-    assert [(point.step, point.value) for point in points] == [(1, 0.25), (2, 0.5), (3, 0.75), (4, 1.0)]
-    assert found.data.metrics.keys() == {"reward", "rewards/a_b/mean"}
-    assert found.info.status == "FINISHED"
-    assert found.data.params["loss.beta"] == "0.25"
-    assert found.data.params["reward.mine.stop"] == '["a", "b"]'
-    assert "canary" not in json.dumps(found.data.params)
+    with sqlite3.connect(context.run_dir / "mlflow.db") as store:
+        points = store.execute("SELECT key, step, value FROM metrics ORDER BY key, step").fetchall()
+        params = dict(store.execute("SELECT key, value FROM params").fetchall())
+        runs = store.execute("SELECT status FROM runs").fetchall()
+    assert [one[1:] for one in points if one[0] == "reward"] == [(1, 0.25), (2, 0.5), (3, 0.75), (4, 1.0)]
+    assert {one[0] for one in points} == {"reward", "rewards/a_b/mean"}
+    assert runs == [("FINISHED",)]
+    assert params["loss.beta"] == "0.25"
+    assert params["reward.mine.stop"] == '["a", "b"]'
+    assert "canary" not in json.dumps(params)
     (table,) = context.run_dir.glob("mlflow/**/samples/*.json")
     assert table.name == "step-000002.json"
     assert json.loads(table.read_text())["data"] == [["2 + 2 =", "1", 1.0], ["2 + 2 =", "2", 1.0]]
