@@ -129,6 +129,7 @@ def test_a_run_from_elsewhere_does_not_filter_its_rows_with_its_file(
     assert "`data.keep.path`: this run uses the file evil.py" in err
     assert "security.allow_targets=[pggrpo_cli.filters.Sieve]" in err
     assert training.calls == []
+    Path("evil.py").write_text("def f(row): ...\n")
     assert main(["resume", "run", "security.allow_targets=[parts,pggrpo_cli.filters.Sieve]"]) == 0
 
 
