@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pggrpo_cli.protocols import OpenLogger
     from pggrpo_cli.types import RunContext
 
-INIT_SECONDS = 20
+INIT_SECONDS = 15
 
 
 @dataclass(frozen=True, kw_only=True)
