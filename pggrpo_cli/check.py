@@ -316,7 +316,9 @@ def _key_problems(
         if isinstance(value, str) and value == "???":
             yield f"`{prefix}{key}`: is not set and has no default; give {prefix}{key}=VALUE, {kind.allowed()}."
         elif not is_node and (problem := kind.problem(value)) is not None:
-            yield f"`{prefix}{key}`: {problem}; allowed is {kind.allowed()}{_example(prefix, key, examples, kind)}."
+            such = _example(prefix, key, examples, kind)
+            quoted = kind.in_quotes(f"{prefix}{key}", value)
+            yield f"`{prefix}{key}`: {problem}; allowed is {kind.allowed()}{such}.{quoted}"
     for key, parameter in parameters.by_name.items():
         if parameter.required and key not in values and not partial:
             who = owner or path or "the configuration"

@@ -25,7 +25,7 @@ from pggrpo_cli.errors import CheckpointError
 from pggrpo_cli.manifest import MANIFEST, NewerCheckpointError, verify_manifest, write_manifest
 from pggrpo_cli.types import StateDict
 from pggrpo_cli.warn import warn as warn_on_stderr
-from pggrpo_cli.whole_folder import flush, put_in_place, remove
+from pggrpo_cli.whole_folder import bring_back, flush, put_in_place, remove
 
 OPTIMIZER_TENSORS = "optimizer.safetensors"
 STATE_TENSORS = "state.safetensors"
@@ -151,14 +151,7 @@ def clean_leftovers(checkpoints_dir: Path, warn: Callable[[str], None] = warn_on
     """Removes what an interrupted save or purge left. A checkpoint moved away for its replacement comes back if the
     replacement never came."""
     for path in sorted(checkpoints_dir.glob(".replaced-step-*")):
-        final = path.with_name(f"step-{_step_of(path):06d}")
-        if final.exists():
-            remove(path, warn)
-            continue
-        try:
-            os.rename(path, final)
-        except OSError as error:
-            warn(f"{path} could not be renamed back to {final.name}: {error}")
+        bring_back(path, path.with_name(f"step-{_step_of(path):06d}"), warn)
     for path in _rubbish(checkpoints_dir):
         remove(path, warn)
 

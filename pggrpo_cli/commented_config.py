@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import string
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hydra._internal.hydra import Hydra
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from pggrpo_cli.conf_files import commented, comments_of
+from pggrpo_cli.conf_files import commented, comments_of, within
+
+HELP_COLUMNS = 80
+"""Of a page that goes into a pipe, or to a terminal that does not know its width."""
+MIN_COLUMNS = 30
+OPTIONS_AT = 4
 
 
 def commented_config(hydra: Hydra, name: str, overrides: list[str], *, resolve: bool = False) -> str:
@@ -22,9 +29,23 @@ def commented_config(hydra: Hydra, name: str, overrides: list[str], *, resolve: 
 def help_page(hydra: Hydra, name: str, options: argparse.Namespace) -> str:
     """hydra.help.template of the configuration, filled in: Hydra.app_help, with comments."""
     cfg = _compose(hydra, name, options.overrides)
+    width = shutil.get_terminal_size((HELP_COLUMNS, 24)).columns
+    groups = [group for group in hydra.list_all_config_groups() if group.partition("/")[0] != "hydra"]
+    lines = [_group(group, hydra.config_loader.get_group_options(group), width) for group in sorted(groups)]
     return string.Template(cfg.hydra.help.template).substitute(
-        APP_CONFIG_GROUPS=hydra.format_config_groups(lambda group: group.partition("/")[0] != "hydra"),
-        CONFIG=_commented(hydra, name, options.overrides, cfg, options.resolve),
+        APP_CONFIG_GROUPS="\n".join(lines),
+        CONFIG=within(_commented(hydra, name, options.overrides, cfg, options.resolve), width),
+    )
+
+
+def _group(group: str, options: Sequence[str], width: int) -> str:
+    """One group and its options, those of further lines below the first."""
+    return textwrap.fill(
+        f"{group}: {', '.join(sorted(options))}",
+        max(width, MIN_COLUMNS),
+        subsequent_indent=" " * OPTIONS_AT,
+        break_long_words=False,
+        break_on_hyphens=False,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from pggrpo_cli.config import conf_dir
 
 COMMENTS_AT = 32
 """The column behind which comments stand, where the line is no longer than that."""
+NARROWEST_COMMENT = 24
+"""Columns; where fewer are left beside a key, its comment stands above it."""
 _KEY = re.compile(r"(?P<indent> *)(?P<key>[\w-]+):(?P<rest>(?: .*)?)")
 _DEFAULT = re.compile(r" *- (?:override +)?/?(?P<group>[\w/]+): *(?P<option>[^#]*?) *(?:#\s*(?P<comment>.*))?")
 _QUOTED = re.compile(r"""(?<![^\s\[{,])(?:"(?:\\.|[^"\\])*"|'(?:''|[^'])*')""")
@@ -110,6 +113,28 @@ def commented(text: str, comments: Mapping[str, str]) -> str:
             comment = comments.get(".".join(key for _, key in path))
             line = f"{line:{COMMENTS_AT}}  # {comment}" if comment else line
         lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
+def within(text: str, width: int) -> str:
+    """`text`, as `commented` writes it, with comments broken where they would pass `width`. For readers: a comment on a
+    block of text is no YAML any more."""
+    lines: list[str] = []
+    for line in map(str.rstrip, text.splitlines()):
+        comment = comment_behind(line)
+        if len(line) <= width or not comment or _KEY.fullmatch(line) is None:
+            lines.append(line)
+            continue
+        bare = line[: -len(comment)].rstrip().removesuffix("#").rstrip()
+        indent = len(line) - len(line.lstrip())
+        at = max(COMMENTS_AT, len(bare)) + 2
+        if width - at >= NARROWEST_COMMENT:
+            first, *rest = textwrap.wrap(comment, width - at - 2, break_on_hyphens=False)
+            lines += [f"{bare:{at}}# {first}", *(f"{'':{at}}# {one}" for one in rest)]
+        else:  # above the key
+            room = max(width - indent - 2, NARROWEST_COMMENT)
+            lines += [f"{'':{indent}}# {one}" for one in textwrap.wrap(comment, room, break_on_hyphens=False)]
+            lines.append(bare)
     return "\n".join(lines) + "\n"
 
 

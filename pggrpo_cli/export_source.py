@@ -14,7 +14,7 @@ from pggrpo_cli.errors import CheckpointError, UsageError
 from pggrpo_cli.manifest import MANIFEST, Manifest, verify_manifest
 from pggrpo_cli.run_directory import CHECKPOINTS, CONFIG, read_config
 from pggrpo_cli.warn import warn
-from pggrpo_cli.whole_folder import remove
+from pggrpo_cli.whole_folder import bring_back, remove
 
 WISHES = "best, last or step-N"
 
@@ -77,10 +77,7 @@ def clean_leftovers(out: Path) -> None:
     new one never came."""
     out = out.absolute()
     for path in _left_by_a_dead_process(out, ".replaced"):
-        if out.exists():
-            remove(path)
-        else:
-            os.rename(path, out)
+        bring_back(path, out)
     for path in _left_by_a_dead_process(out, ".tmp"):
         remove(path)
 

@@ -66,6 +66,12 @@ class FieldType:
             return next((found for found in map(self.element.problem, value) if found), None)
         return None
 
+    def in_quotes(self, key: str, value: Any) -> str:
+        """What to do where text is wanted and YAML reads something else: nan, 1e3, yes."""
+        if "str" not in self.kinds or not isinstance(value, (bool, int, float)):
+            return ""
+        return f" As text it needs quotes, for the shell too: '{key}=\"{show(value)}\"'."
+
     def _bounds(self) -> list[tuple[str, float]]:
         bounds = [(name, getattr(self.limits, name)) for name in SIGNS]
         return [(name, bound) for name, bound in bounds if bound is not None]

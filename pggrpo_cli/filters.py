@@ -176,6 +176,11 @@ def filter_problems(node: Any, path: str = "data") -> Iterator[str]:
             )
         elif isinstance(wanted, Mapping) and (set(wanted) - BOUNDS or None in wanted.values()):
             yield f"`{key}`: {dict(wanted)} is no range; allowed is {{min: …, max: …}}, one of them or both."
+        elif isinstance(wanted, Mapping) and _is_empty(wanted):
+            yield (
+                f"`{key}`: min={wanted['min']} is more than max={wanted['max']}, so that no row fits; both are included. "
+                f"Exchange them, or leave one out."
+            )
         elif isinstance(wanted, list) and (not wanted or any(isinstance(one, (list, Mapping)) for one in wanted)):
             yield f"`{key}`: {wanted} is no list of values; for example {key}=[easy,hard]."
     if isinstance(keep, Mapping):
@@ -185,6 +190,14 @@ def filter_problems(node: Any, path: str = "data") -> Iterator[str]:
         elif (file is None) != (name is None):
             there, lacks = ("name", "path") if file is None else ("path", "name")
             yield f"`{path}.keep.{lacks}`: is missing beside {path}.keep.{there}; a function is a file and its name in it."
+
+
+def _is_empty(bounds: Mapping[str, Any]) -> bool:
+    """Whether nothing lies between them."""
+    try:
+        return set(bounds) == BOUNDS and bool(bounds["min"] > bounds["max"])
+    except TypeError:
+        return False
 
 
 def row_digest(row: Row) -> bytes:

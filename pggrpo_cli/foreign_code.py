@@ -13,6 +13,9 @@ RUN_A_FILE = ("pggrpo_cli.reward.python.Python", "pggrpo_cli.filters.Sieve")
 """The second stands for `keep` of a data node."""
 IMPORT_A_MODULE = ("pggrpo_cli.data.verifiers.Verifiers", "pggrpo_cli.reward.verifiers.Verifiers")
 
+SENDS_TO = {"pggrpo_cli.logger.mlflow.Mlflow": "tracking_uri", "pggrpo_cli.logger.trackio.Trackio": "space_id"}
+"""Loggers, and the key that says where the run's metrics, configuration and completions go."""
+
 
 def reaches_out(target: str, arguments: Mapping[str, Any]) -> bool:
     """Whether a node of this class of ours, with these keys, may not be built from disk unasked.
@@ -22,6 +25,8 @@ def reaches_out(target: str, arguments: Mapping[str, Any]) -> bool:
     """
     if target in ASK_A_SERVER:
         return bool(_variables(arguments)) or not _is_here(arguments.get("url"))
+    if target in SENDS_TO:
+        return not _stays(arguments.get(SENDS_TO[target]))
     return target in RUN_A_FILE or target in IMPORT_A_MODULE
 
 
@@ -35,7 +40,16 @@ def in_words(target: str, arguments: Mapping[str, Any]) -> str:
         names = _variables(arguments)
         what = "prompts and completions" if not names else f"the environment variable {' and '.join(names)}"
         return f"the server {_host(arguments.get('url')) or arguments.get('url')}, which is sent {what} ({target})"
+    if target in SENDS_TO:
+        return f"{arguments.get(SENDS_TO[target])}, which is sent metrics, configuration and completions ({target})"
     return target
+
+
+def _stays(place: Any) -> bool:
+    """Whether what is sent there stays on this machine."""
+    if place is None or (isinstance(place, str) and place.startswith(("sqlite:///", "file:///"))):
+        return True
+    return _is_here(place)
 
 
 def _variables(arguments: Mapping[str, Any]) -> list[str]:

@@ -38,13 +38,18 @@ def hydra_errors(
     except OverrideParseException as error:
         what = str(error).splitlines()[0]
         raise UsageError(
-            f"`{error.override}`: cannot be read as key=value: {what}. Quote what holds spaces, commas, brackets or =, "
+            f"`{_typed(error.override)}`: cannot be read as key=value: {what}. Quote what holds spaces, commas, brackets or =, "
             "for the shell too: 'name=\"a, b\"'."
         ) from error
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_composition(error, overrides, groups, compose)) from error
     except UserWarning as warning:  # see hydra_start: a missing search path only warns
         raise ConfigError(f"`hydra.searchpath`: {warning} Give an existing folder as file:///absolute/path.") from None
+
+
+def _typed(text: str | None) -> str:
+    """`text` without the ++ that hydra_start puts before some words."""
+    return re.sub(r"(?<![\w+])\+\+(?=(?:reward|data)\.)", "", text or "")
 
 
 def _missing(error: MissingConfigException, options: Callable[[str], list[str]]) -> str:
@@ -58,7 +63,7 @@ def _missing(error: MissingConfigException, options: Callable[[str], list[str]])
 
 
 def _composition(error: Exception, overrides: list[str], groups: Callable[[], list[str]], compose: Compose) -> str:
-    text = str(error)
+    text = _typed(str(error))
     found = re.match(NO_SUCH_KEY, text)
     deleted = re.match(r"Could not delete from config\. '([^']+)' does not exist", text)
     if found or deleted:

@@ -27,7 +27,10 @@ def show(preview: Preview) -> None:
     tty = sys.stdout.isatty()
     width = shutil.get_terminal_size((WIDTH_OF_A_PIPE, 24)).columns
     buffer = io.StringIO()
-    console = Console(file=buffer, width=width, force_terminal=tty, markup=False, highlight=False, emoji=False)
+    # Without a height rich asks the terminal for both, and takes a dumb one to have 80 columns.
+    console = Console(
+        file=buffer, width=width, height=24, force_terminal=tty, markup=False, highlight=False, emoji=False
+    )
     for line in _lines(preview, width):
         console.print(line, soft_wrap=False, overflow="fold")
     encoding = sys.stdout.encoding or "utf-8"

@@ -18,6 +18,8 @@ from pggrpo_cli.types import Message, OfflineCompletion, Row
 
 ROLES = ("system", "user", "assistant", "tool", "developer")
 Content = str | list[Message]
+OURS = ("prompt", "completion", "messages", "chosen", "rejected")
+"""Columns that make a row; every other one is for rewards."""
 
 
 def rows_from_records(
@@ -42,7 +44,12 @@ def row_maker(
     """One (source, record) to its row."""
 
     def make(source: str, record: Mapping[str, Any]) -> Row:
-        return _row(source, _renamed(source, record, columns), as_chat=as_chat, need_preference=need_preference)
+        renamed = _renamed(source, record, columns)
+        try:
+            return _row(source, renamed, as_chat=as_chat, need_preference=need_preference)
+        except DataError as error:
+            meant = _misspelt(columns, renamed)
+            raise DataError(f"{error} {meant}") if meant else error from None
 
     return make
 
@@ -56,6 +63,15 @@ def _renamed(source: str, record: Mapping[str, Any], columns: Mapping[str, str])
             )
     gone = {*mapped, *columns.values()}
     return mapped | {name: value for name, value in record.items() if name not in gone}
+
+
+def _misspelt(columns: Mapping[str, str], record: Mapping[str, Any]) -> str:
+    """What is to be said of a name of ours in `columns` that is none, and is nearly one that the row lacks."""
+    for ours in columns:
+        near = difflib.get_close_matches(ours, [name for name in OURS if name not in record], n=1, cutoff=0.6)
+        if near and ours not in OURS:
+            return f"`data.columns.{ours}`: did you mean data.columns.{near[0]}?"
+    return ""
 
 
 def _present(record: Mapping[str, Any], wanted: str) -> str:

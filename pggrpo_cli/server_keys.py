@@ -1,4 +1,4 @@
-"""Keys of rewards that ask a server: its address, and secrets by the names of environment variables alone."""
+"""Keys of rewards that ask a server, and of loggers that send to one: addresses, and secrets by variables' names alone."""
 
 from __future__ import annotations
 
@@ -41,6 +41,14 @@ def server_problems(values: Mapping[str, Any]) -> Iterator[str]:
         batch = node.get("batch_size", defaults.get("batch_size"))
         if node["_target_"] == JUDGE and node.get("mode") == "pairwise" and batch is not None:
             yield f"`{path}.batch_size`: {batch} may divide a group, which mode=pairwise needs whole; allowed is null."
+    loggers = values.get("logger")
+    for name, node in loggers.items() if isinstance(loggers, Mapping) else ():
+        place = node.get("tracking_uri") if isinstance(node, Mapping) else None
+        if isinstance(place, str) and "@" in urlsplit(place.replace("[", "").replace("]", "")).netloc:
+            yield (
+                f"`logger.{name}.tracking_uri`: holds a name or a password before the @, and the configuration is written to "
+                "disk. Give the address alone, and the rest in MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
+            )
 
 
 def _url_problems(key: str, url: Any) -> Iterator[str]:

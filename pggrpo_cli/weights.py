@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
+from pggrpo_cli.data_files import is_local
 from pggrpo_cli.errors import ConfigError
 from pggrpo_cli.policy import LoadedModel
 
@@ -38,11 +41,6 @@ def load_classifier(path: str, revision: str | None, key: str, dtype: torch.dtyp
         raise ConfigError(f"`{key}`: there is no folder {path}. Give a model folder or a hub id.")
     refuse_unsafe(local, key, kind)
     return _from_pretrained(str(local), None, key, kind=kind, dtype=dtype)
-
-
-def is_local(path: str) -> bool:
-    """Whether `path` means a folder or file here, and no hub id."""
-    return path.startswith((".", "/", "~")) or path.endswith(".gguf") or Path(path).expanduser().exists()
 
 
 def load_folder(path: Path, key: str) -> LoadedModel:
@@ -129,9 +127,14 @@ def _from_pretrained(
         options["gguf_file"] = gguf_file
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(name, **options)
-        module, info = getattr(transformers, kind).from_pretrained(
-            name, dtype=dtype, output_loading_info=True, **({} if gguf_file else {"use_safetensors": True}), **options
-        )
+        with _unreported():
+            module, info = getattr(transformers, kind).from_pretrained(
+                name,
+                dtype=dtype,
+                output_loading_info=True,
+                **({} if gguf_file else {"use_safetensors": True}),
+                **options,
+            )
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         reason = " ".join(str(error).split())[:300]
         hint = "" if os.path.isdir(name) else " If it is meant as a folder, no such folder exists here."
@@ -139,6 +142,19 @@ def _from_pretrained(
     if gguf_file is None:
         _refuse_incomplete(name, key, kind, module, sorted(info["missing_keys"]))
     return LoadedModel(module=module, tokenizer=tokenizer, source=name)
+
+
+@contextmanager
+def _unreported() -> Iterator[None]:
+    """transformers' own report of missing weights would stand before our refusal, which says the same."""
+    import transformers
+
+    former = transformers.utils.logging.get_verbosity()
+    transformers.utils.logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers.utils.logging.set_verbosity(former)
 
 
 def _refuse_incomplete(name: str, key: str, kind: Kind, module: Any, missing: list[str]) -> None:

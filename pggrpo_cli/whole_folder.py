@@ -30,6 +30,18 @@ def put_in_place(temporary: Path, final: Path) -> None:
         remove(replaced)
 
 
+def bring_back(replaced: Path, final: Path, warn: Callable[[str], None] = warn_on_stderr) -> None:
+    """What a killed put_in_place left of the former folder: it goes, or comes back if its replacement never came. What
+    cannot be done only warns."""
+    if final.exists():
+        remove(replaced, warn)
+        return
+    try:
+        os.rename(replaced, final)
+    except OSError as error:
+        warn(f"{replaced} could not be renamed back to {final.name}: {error}")
+
+
 def remove(path: Path, warn: Callable[[str], None] = warn_on_stderr) -> None:
     """Deletes a folder. What cannot be deleted only warns."""
     try:

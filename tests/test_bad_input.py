@@ -47,6 +47,10 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
     "folder without weights": ([*TINY, "model=hf", "model.path=./no_weights"], ["`model.path`", "safetensors"]),
     "pickled weights": ([*TINY, "model=hf", "model.path=./pickled"], ["`model.path`", "pickle", "save_pretrained"]),
     "missing file": (jsonl("none.jsonl"), ["`data.path`: none.jsonl does not exist"]),
+    "missing reward model": (
+        [*TINY, "reward=reward_model", "reward.reward_model.path=./nowhere"],
+        ["`reward.reward_model.path`: there is no folder nowhere"],
+    ),
     "empty data set": (jsonl("empty.jsonl"), ["`data.path`: holds no rows"]),
     "missing column": (jsonl("no_prompt.jsonl"), ["no_prompt.jsonl:1", "no column 'prompt'", "data.columns.prompt="]),
     "missing answer": (jsonl("no_answer.jsonl"), ["`reward.exact_answer.answer_column`", "no column 'answer'"]),

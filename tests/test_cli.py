@@ -34,6 +34,15 @@ REFUSED: dict[str, tuple[list[str], list[str]]] = {
     "section as value": (["train", "trainer=3"], ["`trainer`: is a section", "max_steps"]),
     "nothing given": (["train", "model=hf"], ["`model.path`: is not set", "model.path=VALUE"]),
     "broken syntax": (["train", "trainer.max_steps=[1"], ["`trainer.max_steps=[1`: cannot be read"]),
+    "broken syntax below a key": (["train", "data.where.level=[1"], ["`data.where.level=[1`: cannot be read"]),
+    "text that YAML reads as a number": (
+        ["train", "reward=python", "reward.python.path=m.py", "reward.python.name=nan"],
+        ["`reward.python.name`: nan is not text", "'reward.python.name=\"nan\"'"],
+    ),
+    "tracker elsewhere with a password": (
+        ["train", "logger=mlflow", "logger.mlflow.tracking_uri=http://me:word@host"],
+        ["`logger.mlflow.tracking_uri`: holds a name or a password", "MLFLOW_TRACKING_USERNAME"],
+    ),
     "sweep without -m": (["train", "loss=pg_grpo,other"], ["`loss`", "add -m", "loss=[pg_grpo,other]"]),
     "missing config dir": (["train", "--config-dir", "nowhere"], ["`--config-dir`", "nowhere"]),
     "missing search path": (["train", "hydra.searchpath=[file:///nowhere]"], ["`hydra.searchpath`", "/nowhere"]),

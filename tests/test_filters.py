@@ -189,6 +189,7 @@ def test_what_a_shell_hands_over() -> None:
         (["data.where.rate=min:0.1", "data.where.rate=max:0.9"], r"`data.where.rate`: 'max:0.9' is half of a range"),
         (["data.where.rate={min:1,most:2}"], r"`data.where.rate`: .* is no range; allowed is {min: …, max: …}"),
         (["data.where.rate.min=null"], r"`data.where.rate`: .* is no range"),
+        (["data.where.rate.min=0.9", "data.where.rate.max=0.1"], r"`data.where.rate`: min=0.9 is more than max=0.1"),
         (["data.where.rate=[]"], r"`data.where.rate`: \[\] is no list of values"),
         (["data.where=3"], r"`data.where`: 3 is not a mapping"),
         (["data.limit=0"], r"`data.limit`: 0 is not ≥ 1"),

@@ -140,6 +140,14 @@ def test_a_mapped_column_that_is_missing() -> None:
 
 
 @pytest.mark.fault("T21")
+def test_a_name_of_ours_that_is_misspelt() -> None:
+    with pytest.raises(DataError, match=r"`data\.columns\.promt`: did you mean data\.columns\.prompt\?"):
+        row({"question": "1 + 1"}, promt="question")
+    with pytest.raises(DataError) as refused:
+        row({"question": "1 + 1"}, answer="question")
+    assert "did you mean data.columns" not in str(refused.value)
+
+
 def test_preferences_where_they_are_needed() -> None:
     with pytest.raises(DataError, match="no column 'chosen'"):
         row({"prompt": "p"}, preference=True)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
+
 from pggrpo_cli.errors import UsageError
+from pggrpo_cli.options import Options
 from pggrpo_cli.suggestions import did_you_mean
 
 HELP = """\
@@ -21,7 +24,6 @@ examples:
   pggrpo data preview data=jsonl data.path=questions.jsonl data.as_chat=true
   pggrpo data preview data=hf data.path=train.parquet data.where.pass_rate.min=0.1 data.where.pass_rate.max=0.9
 """
-OPTIONS = ("--rows", "--json", "--config-dir", "--help")
 ROWS = 3
 
 
@@ -34,46 +36,36 @@ def main(arguments: list[str]) -> int:
         raise UsageError(
             f"`pggrpo data {command}`: there is no such command.{did_you_mean(command, ['preview'])} There is: preview."
         )
-    rows, as_json, config_dir, overrides = _parsed(words)
+    options = _parsed(words)
     from pggrpo_cli.check import checked
     from pggrpo_cli.config import as_dict
-    from pggrpo_cli.data_files import check_files
+    from pggrpo_cli.data_files import check_rows
     from pggrpo_cli.hydra_start import compose
 
-    config = checked(compose("train", overrides, config_dir))
-    check_files(as_dict(config))
+    config = checked(compose("train", options.overrides, options.config_dir))
+    check_rows(as_dict(config))
     from pggrpo_cli import preview_display
     from pggrpo_cli.data_preview import collect
 
-    preview = collect(config, rows)
-    if as_json:
+    preview = collect(config, options.rows)
+    if options.json:
         print(preview_display.as_json(preview))
     else:
         preview_display.show(preview)
     return 0
 
 
-def _parsed(words: list[str]) -> tuple[int, bool, str | None, list[str]]:
-    """(rows, as JSON, folder of groups, overrides). Raises UsageError."""
-    rows, as_json, config_dir, overrides = ROWS, False, None, []
-    rest = iter(words)
-    for word in rest:
-        option, equals, value = word.partition("=")
-        if option == "--json" and not equals:
-            as_json = True
-        elif option in ("--rows", "--config-dir", "-cd"):
-            value = value if equals else next(rest, "")
-            if option == "--rows":
-                if not value.isdecimal():
-                    raise UsageError(f"--rows: {value!r} is not a whole number ≥ 0; for example --rows 5.")
-                rows = int(value)
-            elif not value:
-                raise UsageError(f"{option}: give the folder that holds your groups.")
-            else:
-                config_dir = value
-        elif word.startswith("-"):
-            meant = did_you_mean(option, OPTIONS)
-            raise UsageError(f"`{word}`: pggrpo data preview has no such option.{meant} See pggrpo data --help.")
-        else:
-            overrides.append(word)
-    return rows, as_json, config_dir, overrides
+def _parsed(words: list[str]) -> argparse.Namespace:
+    """rows, json, config_dir, overrides. Raises UsageError."""
+    parser = Options("data preview")
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("--rows", default=str(ROWS))
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("-cd", "--config-dir")
+    options = parser.parse_intermixed_args(words)
+    if not options.rows.isdecimal():
+        raise UsageError(f"--rows: {options.rows!r} is not a whole number ≥ 0; for example --rows 5.")
+    options.rows = int(options.rows)
+    if options.config_dir == "":
+        raise UsageError("--config-dir: give the folder that holds your groups.")
+    return options

@@ -7,9 +7,10 @@ import math
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from pggrpo_cli.errors import UsageError
+from pggrpo_cli.options import Options
 
 if TYPE_CHECKING:
     from pggrpo_cli.inspection import Inspected, Inspection
@@ -70,17 +71,12 @@ def _allowed(overrides: Sequence[str]) -> list[str]:
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="pggrpo inspect", add_help=False, allow_abbrev=False)
+    parser = Options("inspect")
     parser.add_argument("run")
     parser.add_argument("overrides", nargs="*")
     parser.add_argument("--step", type=int, required=True)
     parser.add_argument("--prompt", type=int, default=0)
     parser.add_argument("-cd", "--config-dir")
-
-    def refuse(message: str) -> NoReturn:
-        raise UsageError(f"pggrpo inspect: {message}. See pggrpo inspect --help.")
-
-    parser.error = refuse  # type: ignore[method-assign]
     return parser.parse_intermixed_args(arguments)
 
 

@@ -73,7 +73,11 @@ def resume(run: str | Path, overrides: Sequence[str] = ()) -> float | None:
         )
     from pggrpo_cli import config as schema
     from pggrpo_cli.command.train import run_in
+    from pggrpo_cli.data_files import check_files
+    from pggrpo_cli.tracking.packages import check_packages
 
+    check_packages(config)
+    check_files(config)
     return run_in(schema.build(config), run_dir, run_dir, overrides)
 
 

@@ -8,10 +8,11 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from pggrpo_cli.errors import UsageError, UserCodeError
-from pggrpo_cli.suggestions import did_you_mean, nearest
+from pggrpo_cli.options import Options
+from pggrpo_cli.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from pggrpo_cli.config import TrainConfig
@@ -94,7 +95,7 @@ def test(options: argparse.Namespace) -> None:
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="pggrpo reward test", add_help=False, allow_abbrev=False)
+    parser = Options("reward test")
     parser.add_argument("overrides", nargs="*")
     parser.add_argument("--completions")
     parser.add_argument("--completion", action="append")
@@ -103,15 +104,6 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--advantages", action="store_true")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("-cd", "--config-dir")
-
-    def refuse(message: str) -> NoReturn:
-        known = [option for action in parser._actions for option in action.option_strings]
-        unknown = message.partition("unrecognized arguments: ")[2].split(" ")[0].partition("=")[0].lstrip("-")
-        near = nearest(f"--{unknown}", known) if unknown else []
-        meant = f" Did you mean {near[0]}?" if near else ""
-        raise UsageError(f"pggrpo reward test: {message}.{meant} See pggrpo reward --help.")
-
-    parser.error = refuse  # type: ignore[method-assign]
     options = parser.parse_intermixed_args(arguments)
     if options.completions is not None and options.completion is not None:
         raise UsageError("--completions and --completion: completions come from a file or from here, not from both.")

@@ -23,10 +23,13 @@ def main(arguments: list[str]) -> int:
     from pggrpo_cli.config import plain
     from pggrpo_cli.data_files import check_files
     from pggrpo_cli.hydra_start import start
+    from pggrpo_cli.tracking.packages import check_packages
 
     def check_all(cfg: DictConfig) -> None:
         check(cfg)
-        check_files(plain(cfg))
+        values = plain(cfg)
+        check_packages(values)
+        check_files(values)
 
     start("train", arguments, check_all, train)
     return 0

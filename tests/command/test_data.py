@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.text import Text
 
+from pggrpo_cli import preview_display
 from tests.command_line import run, run_all
 
 ROWS = [
@@ -135,3 +138,16 @@ def test_a_narrow_terminal(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     done = run(["data", "preview", *TINY, "data=jsonl", "data.path=rows.jsonl"], folder)
     assert done.returncode == 0, done.stderr
     assert max(map(len, done.stdout.splitlines())) <= 40
+
+
+def test_a_terminal_that_says_little_of_itself_has_its_width_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setattr(preview_display, "_lines", lambda preview, width: [Text("word " * 30)])
+    preview_display.show(None)  # type: ignore[arg-type]
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4
+    assert max(map(len, lines)) <= 40

@@ -129,6 +129,7 @@ def test_a_run_from_elsewhere_does_not_filter_its_rows_with_its_file(
     assert "`data.keep.path`: this run uses the file evil.py" in err
     assert "security.allow_targets=[pggrpo_cli.filters.Sieve]" in err
     assert training.calls == []
+    Path("evil.py").write_text("def f(row): ...\n")
     assert main(["resume", "run", "security.allow_targets=[parts,pggrpo_cli.filters.Sieve]"]) == 0
 
 
@@ -183,6 +184,36 @@ def test_a_run_from_elsewhere_does_not_choose_who_is_told_or_what_is_imported(
     assert training.calls == []
     assert target in command
     assert main(["resume", "run", f"security.allow_targets=[parts,{target}]"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("place", "refused"),
+    [
+        (None, False),
+        ("sqlite:///here.db", False),
+        ("http://127.0.0.1:5000", False),
+        ("http://elsewhere", True),
+        ("databricks", True),
+    ],
+)
+@pytest.mark.fault("T30")
+def test_a_run_from_elsewhere_does_not_choose_where_metrics_go(
+    run: Path,
+    place: str | None,
+    refused: bool,
+    training: PretendedTraining,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("pggrpo_cli.tracking.packages.installed", lambda module: True)
+    values = yaml.safe_load((run / "config.yaml").read_text())
+    node = as_dict(typed(compose("train", ["logger=mlflow"])))["logger"]["mlflow"]
+    values["logger"] = {"mlflow": {**node, "tracking_uri": place}}
+    (run / "config.yaml").write_text(yaml.safe_dump(values))
+    assert main(["resume", "run", ALLOW]) == (2 if refused else 0)
+    if refused:
+        assert f"{place}, which is sent metrics" in capsys.readouterr().err
+        assert main(["resume", "run", "security.allow_targets=[parts,pggrpo_cli.logger.mlflow]"]) == 0
 
 
 @pytest.mark.parametrize("nested", [False, True])

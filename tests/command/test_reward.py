@@ -240,8 +240,11 @@ def test_a_narrow_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pyte
 
 REFUSED: dict[str, tuple[list[str], list[str]]] = {
     "another word": (["reward", "tset"], ["`tset`", "Did you mean test?"]),
-    "unknown option": (command("--completion", "1", "--colour"), ["unrecognized arguments: --colour"]),
-    "misspelt option": (command("--completons", "x.jsonl"), ["Did you mean --completions?"]),
+    "unknown option": (
+        command("--completion", "1", "--colour"),
+        ["`--colour`", "no such option", "See pggrpo reward --help"],
+    ),
+    "misspelt option": (command("--completons", "x.jsonl"), ["`--completons`", "Did you mean --completions"]),
     "misspelt key": (command("reward.exact_answer.wieght=2"), ["`reward.exact_answer.wieght`"]),
     "wrong value": (command("reward.exact_answer.weight=x"), ["`reward.exact_answer.weight`: 'x' is not a number"]),
     "bare word": (command("foo"), ["`foo`", "key=value"]),

@@ -151,14 +151,15 @@ def test_keys_that_do_not_fit_the_model(tmp_path: Path, labels: int, keys: Any, 
 
 
 @pytest.mark.fault("T27")
-def test_a_language_model_is_no_reward_model(tmp_path: Path) -> None:
-    """transformers would give it a head of random numbers."""
+def test_a_language_model_is_no_reward_model(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """transformers would give it a head of random numbers, and say so on stderr before us."""
     folder = save_tiny(tmp_path)
     with (
         pytest.raises(ConfigError, match=r"no weights for score.weight.*LlamaForCausalLM.*no reward model"),
         opened(folder),
     ):
         pass
+    assert "MISSING" not in capfd.readouterr().err
 
 
 @pytest.mark.fault("T27", "T28", "T29")
