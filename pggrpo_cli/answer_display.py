@@ -46,7 +46,7 @@ class TextDisplay:
 
     def end(self, token_ids: Sequence[int], text: str, finish_reason: FinishReason) -> None:
         self._head()
-        self.close()
+        self._close()
         if not text:
             print(flush=True)
         self._count += 1
@@ -57,11 +57,17 @@ class TextDisplay:
                 f"{_tokens(len(token_ids))}, {'cut' if finish_reason == 'length' else 'ended by itself'}", dim=True
             )
 
-    def close(self) -> None:
+    def _close(self) -> None:
         """Ends the line of a completion, whole or not."""
         if self._open and not self._ended_line:
             print(flush=True)
         self._open, self._ended_line = False, True
+
+    def interrupted(self) -> None:
+        """What was said stays; the terminal has shown ^C behind it."""
+        if self._terminal and not self._open:
+            print(flush=True)
+        self._close()
 
     def finish(self) -> None:
         """What it came to."""
@@ -112,7 +118,7 @@ class JsonDisplay:
         }
         print(json.dumps(record, default=str), flush=True)
 
-    def close(self) -> None:
+    def interrupted(self) -> None:
         pass
 
     def finish(self) -> None:

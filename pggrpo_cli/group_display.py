@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 WIDTH_OF_A_PIPE = 100
 INDENT = 3
-ENDS = {"stop": "ended by itself", "length": "cut: sampler.max_new_tokens", "offline": "of the data set"}
+ENDS = {"stop": "ended by itself", "length": "cut", "offline": "of the data set"}
 
 
 def show(seen: Seen) -> None:

@@ -262,6 +262,6 @@ def _answer(model: Answering, prompts: list[Prompt], wishes: Wishes, given: argp
     try:
         model.answer(prompts, display)
     except KeyboardInterrupt:
-        display.close()
+        display.interrupted()
         raise
     display.finish()
