@@ -13,6 +13,7 @@ from pggrpo_cli.export_source import Source, find_source
 from pggrpo_cli.manifest import MANIFEST
 from pggrpo_cli.run_directory import CONFIG, read_config
 from pggrpo_cli.run_overrides import parse_overrides, refuse_targets, set_key
+from pggrpo_cli.suggestions import did_you_mean
 
 SPEAKS = ("model", "sampler")
 SCORES = (*SPEAKS, "data", "reward", "advantage", "pairing", "loss")
@@ -96,7 +97,7 @@ def _of_model(name: str, overrides: Sequence[str], config_dir: str | None) -> di
     if not path.exists() and "/" not in name:
         raise UsageError(
             f"`{name}`: is no run, checkpoint, model folder or .gguf file, no hub id (owner/name), and no model= of ours "
-            f"({', '.join(sorted(options))})."
+            f"({', '.join(sorted(options))}).{did_you_mean(name, options)}"
         )
     values = _composed(["model=hf", "model.path=x", *overrides], config_dir)
     return values | {"model": values["model"] | {"path": name}}

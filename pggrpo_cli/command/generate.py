@@ -39,7 +39,7 @@ order. Only they go to stdout; all else goes to stderr.
   --raw               the prompt as it stands: no chat template, system prompt or suffix
   --checkpoint best|last|step-N
                       of a run; the best, if one was kept, unless you say
-  --json              an object an answer, which pggrpo reward test --completions reads
+  --json              an object an answer, which pggrpo reward test can score
   -cd, --config-dir D groups of your own, as for pggrpo train
 
   --group             a whole group as the trainer sees it: the run's sampler, rewards, advantage and pairs, for --rows (0) of
@@ -195,7 +195,7 @@ def _subject(given: argparse.Namespace, overrides: list[str], checkpoint: str | 
 
 
 def _answers(given: argparse.Namespace, texts: list[str], overrides: list[str], aside: Aside) -> None:
-    rows = _given_rows(given, texts)
+    rows = _given_rows(given, texts, aside)
     subject = _subject(given, overrides, given.checkpoint)
     aside.meanwhile("loading torch …")
     from pggrpo_cli.answering import Wishes, answering, chosen_rows
@@ -233,7 +233,7 @@ def _answers(given: argparse.Namespace, texts: list[str], overrides: list[str], 
         prompt_loop(answer, aside)
 
 
-def _given_rows(given: argparse.Namespace, texts: list[str]) -> list[Row] | None:
+def _given_rows(given: argparse.Namespace, texts: list[str], aside: Aside) -> list[Row] | None:
     """None: the data's, or to be typed."""
     from pggrpo_cli.given_prompts import places, rows_of_file, rows_of_stdin, rows_of_texts
 
@@ -242,6 +242,8 @@ def _given_rows(given: argparse.Namespace, texts: list[str]) -> list[Row] | None
     if given.file is not None:
         rows = rows_of_file(given.file)
         return [rows[place] for place in places(given.rows or ":", len(rows), "prompts in the file")]
+    if len(texts) > 2 and not any(" " in text for text in texts):
+        aside.say(f"{len(texts)} prompts of one word each; one prompt of several words stands in quotes")
     if texts:
         return rows_of_texts(texts)
     return None if sys.stdin is not None and sys.stdin.isatty() else rows_of_stdin()

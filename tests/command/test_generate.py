@@ -74,6 +74,7 @@ def test_a_model_speaks_longer_than_a_training_unless_told(capsys: pytest.Captur
     assert len(one["completion_ids"]) == 32  # half of the context
 
 
+@pytest.mark.slow
 def test_system_prompt_raw_and_plain(capsys: pytest.CaptureFixture[str]) -> None:
     def prompt(*words: str) -> Any:
         return lines(*TINY, "Hi", *words, capsys=capsys)[0]["prompt"]
@@ -93,6 +94,7 @@ def test_a_run_asks_as_in_training(finished: Path, capsys: pytest.CaptureFixture
     assert "' Answer with only the number.' is put behind each prompt" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_prompts_of_the_data(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, second = lines(str(finished), "--rows", "1:3", capsys=capsys)
     assert first["answer"] != second["answer"] or first["prompt"] != second["prompt"]
@@ -257,6 +259,7 @@ def test_pairs_of_a_group(finished: Path, capsys: pytest.CaptureFixture[str]) ->
     assert [one["trained"] for one in seen] == [one["sample"] in (best["sample"], worst) for one in seen]
 
 
+@pytest.mark.slow
 def test_a_group_of_given_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "q.jsonl").write_text('{"prompt": "3 + 4 =", "answer": "7"}\n')
     words = ["tiny", "model.init_std=0.5", "--group", "--file", str(tmp_path / "q.jsonl"), "sampler.group_size=3"]
@@ -272,6 +275,7 @@ def test_a_group_of_given_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 @pytest.mark.parametrize(("words", "said"), [
     (["nowhere", "a"], "is no run, checkpoint, model folder"),
+    (["smollm2_135", "a"], "Did you mean smollm2_135m"),
     (["tiny", "--checkpoint", "best", "a"], "`--checkpoint`: tiny is no run"),
     (["tiny", " "], "`prompt`: the prompt is empty"),
     (["tiny", "a", "--smaples", "3"], "Did you mean --samples?"),
@@ -280,6 +284,7 @@ def test_a_group_of_given_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str
     (["tiny", "a", "--samples", "2", "--greedy"], "would be the same"),
     (["tiny", "a", "--max-new-tokens", "512"], "`--max-new-tokens`: 512 leaves no room"),
     (["tiny", "a" * 600], "`prompt 1`: has 6"),
+    (["tiny", "why", "is", "it", "--max-new-tokens", "512"], "3 prompts of one word each"),
     (["tiny", "--file", "nowhere.txt"], "`--file`: nowhere.txt does not exist"),
     (["tiny", "a", "--file", "x"], "prompts come from one of them"),
     (["tiny", "a", "--data"], "prompts come from one of them"),
