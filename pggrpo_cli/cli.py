@@ -29,6 +29,7 @@ examples:
   pggrpo train --help                              the groups and their options
   pggrpo resume outputs/2026-11-23/…               go on where a run stopped
   pggrpo report outputs/2026-11-23/…               one page of what happened in it
+  pggrpo generate outputs/2026-11-23/… "3 + 4 ="   what its model says now
 
 exit codes: 0 done · 1 a bug · 2 usage, configuration, data or your own code · 3 diverged · 4 no usable checkpoint
             5 the run directory is in use · 75 stopped early, saved, resumable · 130, 143 ended at once by a signal

@@ -18,7 +18,7 @@ from pggrpo_cli.key_values import KeyValueStore
 from pggrpo_cli.packed_attention import PackedPlan
 from pggrpo_cli.packing import pack
 from pggrpo_cli.policy import Policy
-from pggrpo_cli.protocols import Finished
+from pggrpo_cli.protocols import Drawn, Finished
 from pggrpo_cli.selection import Selection
 from pggrpo_cli.stopping import StopRule
 from pggrpo_cli.types import DrawKey, FinishReason, Prompt, Rollout, RolloutGroup
@@ -32,6 +32,7 @@ class _Row:
     """A completion in the making."""
 
     prompt: int
+    sample: int
     key: int
     slot: int = -1
     """Where its prompt's keys are stored, while it is live."""
@@ -54,11 +55,12 @@ def decode_groups(
     draws: DrawKey,
     max_rows: int,
     finished: Finished | None = None,
+    drawn: Drawn | None = None,
 ) -> list[RolloutGroup]:
     """Samples `group_size` completions for each prompt, at most `max_rows` (but a whole group) at a time. `finished` is
-    told of each group when its last completion ends."""
+    told of each group when its last completion ends, `drawn` of each token."""
     rows = [
-        [_Row(prompt=index, key=row_key(draws, index, sample)) for sample in range(group_size)]
+        [_Row(prompt=index, sample=sample, key=row_key(draws, index, sample)) for sample in range(group_size)]
         for index in range(len(prompts))
     ]
     groups: dict[int, RolloutGroup] = {}
@@ -68,7 +70,11 @@ def decode_groups(
         waiting = deque(rows)
         while waiting or batch.live:
             batch.admit(waiting)
-            for row in batch.choose(selection):
+            live = list(batch.live)
+            ended = batch.choose(selection)
+            if drawn is not None:
+                _tell(drawn, live, ended)
+            for row in ended:
                 unfinished[row.prompt] -= 1
                 if unfinished[row.prompt] == 0:
                     rollouts = [_rollout(one, stop_rule) for one in rows[row.prompt]]
@@ -77,6 +83,13 @@ def decode_groups(
                         finished(row.prompt, groups[row.prompt])
             batch.feed()
     return [groups[index] for index in range(len(prompts))]
+
+
+def _tell(drawn: Drawn, live: Sequence[_Row], ended: Sequence[_Row]) -> None:
+    over = {(row.prompt, row.sample) for row in ended}
+    for row in live:
+        reason = row.finish_reason if (row.prompt, row.sample) in over else None
+        drawn(row.prompt, row.sample, row.token_ids, reason)
 
 
 def _rollout(row: _Row, stop_rule: StopRule) -> Rollout:

@@ -1,7 +1,8 @@
 """One step seen again, token by token: its completions under the policies before and after it, and before training.
 
-What training saw is not on disk: samples.jsonl holds texts, checkpoints hold some of the policies. So the texts are
-tokenised again, and the nearest checkpoints stand for the policies; `notes` says how far that is from what was.
+samples.jsonl holds the tokens and what the sampler made of them; checkpoints hold some of the policies, and the nearest stand
+for those that are not there. Of a run of an earlier release the texts are tokenised again. `notes` says how far that is from
+what was.
 """
 
 from __future__ import annotations
@@ -69,18 +70,27 @@ def inspect_step(run: Run, step: int, chosen: Sequence[Completion], allow_target
     settings, device = run.config["model"], resolve_device(run.config["device"])
     after = _policy(load_folder(_folder(run, later[0]), "model.path"), settings, device)
     original = _original(run, settings, device, notes)
-    before, old_name = _before(run, step, settings, device, original)
-    if later[0] != step or old_name != _name(step - 1):
-        notes.append(
-            f"not the step's own policies, which were not kept: from {old_name} to {_name(later[0])} lie more steps than one"
-        )
-    prompts, ids = _tokenised(run, chosen, after, notes)
+    prompts, ids = _recorded(chosen) or _tokenised(run, chosen, after, notes)
     temperature = float(run.config["sampler"].get("temperature") or 1.0)
-    scores = [_scores(policy, prompts, ids, temperature) for policy in (before, after, original) if policy is not None]
+    olds = _as_sampled(chosen)
+    if olds is None:
+        before, old_name = _before(run, step, settings, device, original)
+        olds = _scores(before, prompts, ids, temperature)
+        if later[0] != step or old_name != _name(step - 1):
+            notes.append(
+                f"not the step's own policies, which were not kept: from {old_name} to {_name(later[0])} lie more steps "
+                "than one"
+            )
+    else:
+        old_name = "as sampled"
+        if later[0] != step:
+            notes.append(f"new is not the policy after step {step}, which was not kept, but {_name(later[0])}")
+    news = _scores(after, prompts, ids, temperature)
+    references = None if original is None else _scores(original, prompts, ids, temperature)
     found = []
     for place, completion in enumerate(chosen):
-        old, new = scores[0][place], scores[1][place]
-        reference = scores[2][place] if original is not None else None
+        old, new = olds[place], news[place]
+        reference = None if references is None else references[place]
         ratio, clipped = _under_the_loss(run, completion, old, new, reference)
         tokens = [after.tokenizer.decode([token]) for token in ids[place].tolist()]
         found.append(
@@ -133,6 +143,22 @@ def _before(
             f"{run.path}: no checkpoint from before step {step} is there, nor the model it began with."
         )
     return original, _name(0)
+
+
+def _recorded(chosen: Sequence[Completion]) -> tuple[list[list[int]], list[torch.Tensor]] | None:
+    """Prompts and completions as the tokens that training saw; None if one has none."""
+    prompts = [list(one.prompt_ids) for one in chosen if one.prompt_ids is not None]
+    ids = [torch.tensor(one.completion_ids) for one in chosen if one.completion_ids is not None]
+    return (prompts, ids) if len(prompts) == len(ids) == len(chosen) else None
+
+
+def _as_sampled(chosen: Sequence[Completion]) -> list[torch.Tensor] | None:
+    """The sampler's log-probabilities [length] of each completion; None if one has none."""
+    if _recorded(chosen) is None:
+        return None
+    found = [one.logprobs for one in chosen if one.logprobs is not None]
+    lengths = [len(one.completion_ids or ()) for one in chosen]
+    return [torch.tensor(one) for one in found] if [len(one) for one in found] == lengths else None
 
 
 def _tokenised(

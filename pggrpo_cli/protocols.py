@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pggrpo_cli.types import (
         Dataset,
         DrawKey,
+        FinishReason,
         LossOutput,
         Prompt,
         RolloutGroup,
@@ -83,6 +84,22 @@ class OpenSampler(Protocol):
     ) -> list[RolloutGroup]:
         """One group per prompt, in the order of the prompts. `finished` may be told of a group once it is whole, so that
         it is scored while others are still sampled; more than once of the same one if that had to be done again."""
+        ...
+
+
+class Drawn(Protocol):
+    def __call__(self, ordinal: int, sample: int, token_ids: Sequence[int], finish_reason: FinishReason | None) -> None:
+        """The tokens of one completion so far, the newest last; `finish_reason` is None while it goes on. `ordinal`: the
+        place of its prompt among those of the call. Where memory ran out they are told again, from the first one on."""
+        ...
+
+
+@runtime_checkable
+class StreamingSampler(Protocol):
+    """An open sampler that can say each token as it is drawn."""
+
+    def stream(self, policy: Policy, prompts: Sequence[Prompt], draws: DrawKey, drawn: Drawn) -> list[RolloutGroup]:
+        """What `sample` gives, token for token; `drawn` is told meanwhile."""
         ...
 
 

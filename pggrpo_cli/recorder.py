@@ -13,11 +13,13 @@ from typing import Any
 
 from pggrpo_cli.errors import CheckpointError
 from pggrpo_cli.printable import without_surrogates
-from pggrpo_cli.types import ScoredGroup, StateDict
+from pggrpo_cli.types import Rollout, ScoredGroup, StateDict
 from pggrpo_cli.warn import warn as warn_on_stderr
 
 METRICS = "metrics.jsonl"
 SAMPLES = "samples.jsonl"
+DECIMALS = 5
+"""Of a log-probability: sampler and trainer agree on about so many in float32."""
 
 
 class Recorder:
@@ -47,7 +49,8 @@ class Recorder:
             self._unwritten_metrics.clear()
 
     def samples(self, step: int, groups: Sequence[ScoredGroup], *, held_out: bool = False) -> None:
-        """One line a completion; those of an evaluation are `held_out` and have no advantage."""
+        """One line a completion; those of an evaluation are `held_out` and have no advantage. Token ids and the sampler's
+        log-probabilities come last: a text does not always say from which tokens it was decoded."""
         self._append(
             self._samples,
             "".join(
@@ -64,6 +67,8 @@ class Recorder:
                         "reward_terms": {name: terms[sample] for name, terms in group.reward_terms.items()},
                         "advantage": group.advantages[sample],
                         **({"extra": extra} if (extra := _of_sample(group.extra, sample)) else {}),
+                        **({"prompt_ids": group.prompt.token_ids} if sample == 0 else {}),
+                        **_tokens(rollout),
                     }
                 )
                 for group in groups
@@ -164,6 +169,13 @@ class _Lines:
                 return start + newline + 1
             end = start
         return 0
+
+
+def _tokens(rollout: Rollout) -> dict[str, Any]:
+    ids = {"completion_ids": rollout.completion_ids.tolist()}
+    if rollout.logprobs is None:
+        return ids
+    return ids | {"logprobs": [round(value, DECIMALS) + 0.0 for value in rollout.logprobs.tolist()]}
 
 
 def _of_sample(columns: Mapping[str, Sequence[Any]], sample: int) -> dict[str, Any]:

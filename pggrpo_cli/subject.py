@@ -13,6 +13,11 @@ from pggrpo_cli.export_source import Source, find_source
 from pggrpo_cli.manifest import MANIFEST
 from pggrpo_cli.run_directory import CONFIG, read_config
 from pggrpo_cli.run_overrides import parse_overrides, refuse_targets, set_key
+from pggrpo_cli.suggestions import did_you_mean
+
+SPEAKS = ("model", "sampler")
+SCORES = (*SPEAKS, "data", "reward", "advantage", "pairing", "loss")
+"""Groups of which components are made for an answer, and for a group with its rewards and advantages."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,29 +28,41 @@ class Subject:
     config: TrainConfig
     base: Mapping[str, Any] | None
     """The model node that its run began with; None for a model that is no run's."""
+    step: int = 0
+    """Steps that it was trained for; 0 for a model that is no run's."""
+    run_dir: Path | None = None
 
 
-def find_subject(name: str, overrides: Sequence[str], checkpoint: str | None, config_dir: str | None) -> Subject:
+def find_subject(
+    name: str,
+    overrides: Sequence[str],
+    checkpoint: str | None,
+    config_dir: str | None,
+    built: Sequence[str] | None = None,
+) -> Subject:
     """`name`: a run (of which `checkpoint` names one, see export_source), a checkpoint, a model folder, a .gguf file, a hub
     id, or an option of the group `model`. Data, rewards and sampler are the run's, or those of `pggrpo train`, with
-    `overrides` over them. Raises PggrpoError before anything heavy loads."""
+    `overrides` over them. `built`: the groups of which components will be made; None: all. Code of a run is refused in
+    these. Raises PggrpoError before anything heavy loads."""
     from pggrpo_cli.check import check_values
 
     path = Path(name).expanduser()
     if (path / MANIFEST).exists() or (path / CONFIG).exists():
         source = find_source(path, checkpoint)
-        base, values = _of_run(source, overrides, config_dir)
+        step, run_dir = source.step, source.run_dir
+        base, values = _of_run(source, overrides, config_dir, built)
         label = f"step {source.step}" if source.run_dir is None else f"step {source.step} of {source.run_dir.name}"
     else:
         if checkpoint is not None:
             raise UsageError(f"`--checkpoint`: {name} is no run, so it has no checkpoint {checkpoint}.")
         base, values, label = None, _of_model(name, overrides, config_dir), name
+        step, run_dir = 0, None
     check_values(values)
-    return Subject(label=label, config=build(values), base=base)
+    return Subject(label=label, config=build(values), base=base, step=step, run_dir=run_dir)
 
 
 def _of_run(
-    source: Source, overrides: Sequence[str], config_dir: str | None
+    source: Source, overrides: Sequence[str], config_dir: str | None, built: Sequence[str] | None
 ) -> tuple[Mapping[str, Any] | None, dict[str, Any]]:
     """(the model that the run began with, its configuration with the checkpoint as its model)."""
     _refuse_a_model(overrides)
@@ -64,7 +81,8 @@ def _of_run(
         for key, value in changes.items():
             set_key(values, key, value)
         allowed = changes.get("security.allow_targets", [])
-        refuse_targets({key: one for key, one in values.items() if key not in groups}, allowed, typed=[])
+        read = {key: one for key, one in values.items() if key not in groups and (built is None or key in built)}
+        refuse_targets(read, allowed, typed=[])
     own = {key: value for key, value in values["model"].items() if key in MAPPING_KEYS["model"]}
     hf = {"_target_": "pggrpo_cli.model.hf.Hf", "path": str(source.checkpoint), "revision": None}
     return base, values | {"model": hf | own}
@@ -79,7 +97,7 @@ def _of_model(name: str, overrides: Sequence[str], config_dir: str | None) -> di
     if not path.exists() and "/" not in name:
         raise UsageError(
             f"`{name}`: is no run, checkpoint, model folder or .gguf file, no hub id (owner/name), and no model= of ours "
-            f"({', '.join(sorted(options))})."
+            f"({', '.join(sorted(options))}).{did_you_mean(name, options)}"
         )
     values = _composed(["model=hf", "model.path=x", *overrides], config_dir)
     return values | {"model": values["model"] | {"path": name}}

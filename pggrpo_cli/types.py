@@ -84,7 +84,7 @@ class DrawKey:
     """What a random number of a rollout depends on, beside sample and position (DESIGN: derived, not carried)."""
 
     seed: int
-    purpose: Literal["rollout", "evaluation", "self_check"]
+    purpose: Literal["rollout", "evaluation", "self_check", "generate"]
     step: int
     first_ordinal: int = 0
     """Ordinal in the step of the first prompt of this call; a refill continues the count."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +66,25 @@ def test_a_line_a_completion(tmp_path: Path) -> None:
         "reward": 1.0,
         "reward_terms": {"exact": 1.0, "other": None},
         "advantage": 0.5,
+        "prompt_ids": [2],
+        "completion_ids": [1],
     }
+    assert "prompt_ids" not in second  # once a group
     assert (second["sample"], second["completion"]) == (1, "c")
     assert third["completion"] == "\ufffd x \ufffd é 日\u2028\x1b[2J</script>"
     assert (third["reward"], third["reward_terms"]["exact"]) == (None, None)
+
+
+def test_log_probabilities_have_five_decimals(tmp_path: Path) -> None:
+    sampled = group(["ab"])
+    logprobs = torch.tensor([-1.2345678, -0.0, -2.5e-9, -17.00001])
+    rollouts = [replace(sampled.rollouts[0], completion_ids=torch.tensor([5, 6, 7, 8]), logprobs=logprobs)]
+    with Recorder(tmp_path) as recorder:
+        recorder.samples(1, [replace(sampled, rollouts=rollouts)])
+    (line,) = lines(tmp_path / "samples.jsonl")
+    assert line["completion_ids"] == [5, 6, 7, 8]
+    assert "-0.0" not in (tmp_path / "samples.jsonl").read_text()
+    assert line["logprobs"] == [-1.23457, 0.0, 0.0, -17.00001]
 
 
 def record(recorder: Recorder, step: int) -> None:

@@ -22,8 +22,9 @@ usage: pggrpo inspect RUN --step N [--prompt K] [--config-dir DIR] [security.all
 
 The completions of the K-th prompt (0: the first) of step N, token by token: log π under the policy before the step (old), after
 it (new) and before training (reference), the ratio of a token exp(new − old), and what the run's loss makes of it: the ratio
-of the completion, and whether the clip holds it. Loads the model and needs checkpoints: the nearest before and at or
-after the step. samples.jsonl holds texts, so they are tokenised again; what that and the checkpoints leave open is said.
+of the completion, and whether the clip holds it. Old is what the sampler noted in samples.jsonl. Loads the model and needs
+the checkpoint of the step, or the nearest after it. Of a run of an earlier release the texts are tokenised again and old is of
+the nearest checkpoint before; what that and the checkpoints leave open is said.
 The run's model and loss are made again; where these are classes of yours, in this folder or in DIR, security.allow_targets
 must list them, as for pggrpo resume.
 

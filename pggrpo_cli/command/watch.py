@@ -28,7 +28,7 @@ INTERVAL_S = 0.5
 """Between two looks at the files."""
 LOOKS_A_PROBE = 4
 """Whether the run is still at work is asked only at every so many: it means to try its lock."""
-SAMPLES_BYTES = 1 << 18
+SAMPLES_BYTES = 1 << 20
 """Of samples.jsonl, what is read of the past."""
 
 

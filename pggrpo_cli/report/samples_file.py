@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,10 @@ class Completion:
     reward: float | None
     terms: dict[str, float | None]
     advantage: float | None
+    prompt_ids: tuple[int, ...] | None = None
+    completion_ids: tuple[int, ...] | None = None
+    logprobs: tuple[float, ...] | None = None
+    """Of its tokens, as they were sampled; these three are None where the file has none, as of earlier releases."""
 
     @property
     def scored(self) -> float:
@@ -71,7 +75,7 @@ class Samples:
             file.seek(block.start)
             lines = file.read(block.end - block.start).split(b"\n")
         found = (_completion(line) for line in lines)
-        return [one for one in found if one is not None and (one.step, one.held_out) == (step, held_out)]
+        return _with_prompts(one for one in found if one is not None and (one.step, one.held_out) == (step, held_out))
 
     def _index(self) -> None:
         last: tuple[int, bool] | None = None
@@ -86,6 +90,17 @@ class Samples:
             block.end = start + len(raw)
             block.count += 1
             last = key
+
+
+def _with_prompts(completions: Iterable[Completion]) -> list[Completion]:
+    """A group has its prompt's tokens once, with its first completion."""
+    found: list[Completion] = []
+    for one in completions:
+        before = found[-1] if found else None
+        if one.prompt_ids is None and before is not None and before.prompt_index == one.prompt_index:
+            one = replace(one, prompt_ids=before.prompt_ids)
+        found.append(one)
+    return found
 
 
 def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
@@ -125,7 +140,20 @@ def _completion(raw: bytes) -> Completion | None:
         reward=_number(record.get("reward")),
         terms={str(name): _number(value) for name, value in terms.items()} if isinstance(terms, Mapping) else {},
         advantage=_number(record.get("advantage")),
+        prompt_ids=_ids(record.get("prompt_ids")),
+        completion_ids=_ids(record.get("completion_ids")),
+        logprobs=_logprobs(record.get("logprobs")),
     )
+
+
+def _ids(value: Any) -> tuple[int, ...] | None:
+    there = isinstance(value, list) and value and all(type(one) is int and one >= 0 for one in value)
+    return tuple(value) if there else None
+
+
+def _logprobs(value: Any) -> tuple[float, ...] | None:
+    numbers = [_number(one) for one in value] if isinstance(value, list) else []
+    return None if None in numbers or not numbers else tuple(one for one in numbers if one is not None)
 
 
 def _whole(value: Any) -> int:

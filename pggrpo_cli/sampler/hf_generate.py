@@ -13,7 +13,7 @@ from pggrpo_cli.draws import position_keys, row_key
 from pggrpo_cli.errors import OutOfMemory
 from pggrpo_cli.out_of_memory import first_line, is_out_of_memory, release
 from pggrpo_cli.policy import Policy
-from pggrpo_cli.protocols import Finished
+from pggrpo_cli.protocols import Drawn, Finished
 from pggrpo_cli.ranges import Range
 from pggrpo_cli.selection import Selection
 from pggrpo_cli.stopping import StopRule
@@ -45,6 +45,19 @@ class OpenHfGenerate:
     def sample(
         self, policy: Policy, prompts: Sequence[Prompt], draws: DrawKey, finished: Finished | None = None
     ) -> list[RolloutGroup]:
+        return self._sampled(policy, prompts, draws, finished, None)
+
+    def stream(self, policy: Policy, prompts: Sequence[Prompt], draws: DrawKey, drawn: Drawn) -> list[RolloutGroup]:
+        return self._sampled(policy, prompts, draws, None, drawn)
+
+    def _sampled(
+        self,
+        policy: Policy,
+        prompts: Sequence[Prompt],
+        draws: DrawKey,
+        finished: Finished | None,
+        drawn: Drawn | None,
+    ) -> list[RolloutGroup]:
         config = self.sampler
         selection = Selection(
             temperature=config.temperature, top_p=config.top_p, top_k=config.top_k, min_p=config.min_p
@@ -55,7 +68,7 @@ class OpenHfGenerate:
             max_new_tokens=config.max_new_tokens,
             tokenizer=policy.tokenizer,
         )
-        return generate_groups(policy, prompts, config.group_size, selection, stop_rule, draws, finished)
+        return generate_groups(policy, prompts, config.group_size, selection, stop_rule, draws, finished, drawn)
 
 
 def generate_groups(
@@ -66,6 +79,7 @@ def generate_groups(
     stop_rule: StopRule,
     draws: DrawKey,
     finished: Finished | None = None,
+    drawn: Drawn | None = None,
 ) -> list[RolloutGroup]:
     """Samples `group_size` completions for each prompt with the module's own attention and cache; fewer at a time while
     memory runs out."""
@@ -77,8 +91,9 @@ def generate_groups(
             rollouts: list[Rollout] = []
             while len(rollouts) < group_size:
                 part = keys[len(rollouts) : len(rollouts) + at_once]
+                told = None if drawn is None else _Telling(drawn, ordinal, len(rollouts), stop_rule)
                 try:
-                    rollouts += _generate_one(policy, prompt, part, selection, stop_rule)
+                    rollouts += _generate_one(policy, prompt, part, selection, stop_rule, told)
                     continue
                 except (RuntimeError, MemoryError) as error:
                     if not is_out_of_memory(error):
@@ -112,13 +127,18 @@ def _own_generation_config(module: Any) -> Iterator[None]:
 
 
 def _generate_one(
-    policy: Policy, prompt: Prompt, keys: torch.Tensor, selection: Selection, stop_rule: StopRule
+    policy: Policy,
+    prompt: Prompt,
+    keys: torch.Tensor,
+    selection: Selection,
+    stop_rule: StopRule,
+    told: _Telling | None,
 ) -> list[Rollout]:
     from transformers import GenerationConfig
 
     rows = keys.shape[0]
     length = len(prompt.token_ids)
-    chooser = _Chooser(selection, keys, length)
+    chooser = _Chooser(selection, keys, length, told)
     input_ids = torch.tensor([prompt.token_ids] * rows, device=policy.device)
     end_ids = sorted(stop_rule.end_token_ids)
     output = policy.module.generate(
@@ -153,12 +173,37 @@ def _generate_one(
 class _Chooser:
     """A logits processor that leaves one token: ours."""
 
-    def __init__(self, selection: Selection, keys: torch.Tensor, prompt_length: int) -> None:
-        self._selection, self._keys, self._prompt_length = selection, keys, prompt_length
+    def __init__(
+        self, selection: Selection, keys: torch.Tensor, prompt_length: int, told: _Telling | None = None
+    ) -> None:
+        self._selection, self._keys, self._prompt_length, self._told = selection, keys, prompt_length, told
         self.logprobs: list[torch.Tensor] = []
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         position = torch.full_like(self._keys, input_ids.shape[1] - self._prompt_length)
         tokens, logprobs = self._selection.choose(scores.float().clone(), position_keys(self._keys, position))
         self.logprobs.append(logprobs)
+        if self._told is not None:
+            self._told(tokens.tolist())
         return torch.full_like(scores, float("-inf")).scatter_(1, tokens[:, None], 0.0)
+
+
+class _Telling:
+    """Tells of the tokens of the rows that have not ended; generate() goes on with all of them until the last has."""
+
+    def __init__(self, drawn: Drawn, ordinal: int, first: int, stop_rule: StopRule) -> None:
+        self._drawn, self._ordinal, self._first, self._stop_rule = drawn, ordinal, first, stop_rule
+        self._rows: list[list[int]] | None = None
+        self._ended: set[int] = set()
+
+    def __call__(self, tokens: Sequence[int]) -> None:
+        """The next token of every row."""
+        rows = self._rows = self._rows or [[] for _ in tokens]
+        for row, token in enumerate(tokens):
+            if row in self._ended:
+                continue
+            rows[row].append(token)
+            reason = self._stop_rule.reason(rows[row])
+            if reason is not None:
+                self._ended.add(row)
+            self._drawn(self._ordinal, self._first + row, rows[row], reason)

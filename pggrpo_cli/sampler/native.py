@@ -12,7 +12,7 @@ from pggrpo_cli.decoding import decode_groups
 from pggrpo_cli.errors import OutOfMemory
 from pggrpo_cli.out_of_memory import first_line, is_out_of_memory, release
 from pggrpo_cli.policy import Policy
-from pggrpo_cli.protocols import Finished
+from pggrpo_cli.protocols import Drawn, Finished
 from pggrpo_cli.ranges import Range
 from pggrpo_cli.sampler.hf_generate import generate_groups
 from pggrpo_cli.selection import Selection
@@ -59,6 +59,19 @@ class OpenNative:
     def sample(
         self, policy: Policy, prompts: Sequence[Prompt], draws: DrawKey, finished: Finished | None = None
     ) -> list[RolloutGroup]:
+        return self._sampled(policy, prompts, draws, finished, None)
+
+    def stream(self, policy: Policy, prompts: Sequence[Prompt], draws: DrawKey, drawn: Drawn) -> list[RolloutGroup]:
+        return self._sampled(policy, prompts, draws, None, drawn)
+
+    def _sampled(
+        self,
+        policy: Policy,
+        prompts: Sequence[Prompt],
+        draws: DrawKey,
+        finished: Finished | None,
+        drawn: Drawn | None,
+    ) -> list[RolloutGroup]:
         config = self.sampler
         selection = Selection(
             temperature=config.temperature, top_p=config.top_p, top_k=config.top_k, min_p=config.min_p
@@ -70,13 +83,13 @@ class OpenNative:
             tokenizer=policy.tokenizer,
         )
         if policy.packable:
-            return self._decode(policy, prompts, selection, stop_rule, draws, finished)
+            return self._decode(policy, prompts, selection, stop_rule, draws, finished, drawn)
         if not self._said:
             print(
                 f"sampler: native cannot run this model ({policy.packable_reason}); using generate()", file=sys.stderr
             )
             self._said = True
-        return generate_groups(policy, prompts, config.group_size, selection, stop_rule, draws, finished)
+        return generate_groups(policy, prompts, config.group_size, selection, stop_rule, draws, finished, drawn)
 
     def _decode(
         self,
@@ -86,13 +99,14 @@ class OpenNative:
         stop_rule: StopRule,
         draws: DrawKey,
         finished: Finished | None,
+        drawn: Drawn | None,
     ) -> list[RolloutGroup]:
         """With fewer rows at a time while memory runs out: a completion's random numbers do not depend on it."""
         size = self.sampler.group_size
         while True:
             rows = self._max_rows or self.sampler.max_rows
             try:
-                return decode_groups(policy, prompts, size, selection, stop_rule, draws, rows, finished)
+                return decode_groups(policy, prompts, size, selection, stop_rule, draws, rows, finished, drawn)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise

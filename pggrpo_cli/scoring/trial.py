@@ -22,7 +22,7 @@ from pggrpo_cli.types import Dataset, FinishReason, Message, Row, Sample
 RUN_KEYS = frozenset(
     {
         *("step", "held_out", "prompt_index", "sample", "prompt", "completion", "finish_reason"),
-        *("reward", "reward_terms", "advantage", "extra"),
+        *("reward", "reward_terms", "advantage", "extra", "prompt_ids", "completion_ids", "logprobs"),
     }
 )
 """What a line of samples.jsonl says of the run: none of it is a column of the data."""
@@ -212,6 +212,7 @@ def _of_run(line: str, completion: str, record: Mapping[str, Any], rows: Rows, g
         group=groups.number((held_out, number, step)),
         finish=record.get("finish_reason", "stop"),
         step=step,
+        token_ids=_token_ids(line, dict(record)),
     )
     return Trial(sample=sample, label=found.label, line=line, recorded=record.get("reward"))
 

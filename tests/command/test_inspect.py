@@ -6,12 +6,14 @@ import json
 import math
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from transformers import AutoModelForCausalLM
 
 from pggrpo_cli.cli import main
 from pggrpo_cli.inspection import inspect_step
@@ -38,6 +40,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     for line in lines:
         line |= {"completion": f"ab{line['sample']}\nz!", "finish_reason": "length" if line["sample"] else "stop"}
+        for name in ("prompt_ids", "completion_ids", "logprobs"):  # as an earlier release left it
+            line.pop(name, None)
         line["advantage"] = None if line["held_out"] else 0.5 if line["sample"] % 2 else -0.5
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     metrics = folder / "run" / "metrics.jsonl"
@@ -91,6 +95,63 @@ def test_numbers_are_those_of_the_checkpoints(trained: Path) -> None:
         outside = ratio > 1.2 if advantage > 0 else ratio < 0.8
         assert one.clipped == float(outside)
         assert one.reference is not None
+
+
+def test_tokens_and_old_log_probabilities_are_those_sampled(trained: Path, tmp_path: Path) -> None:
+    """Also where the text of the tokens is another's: é as two bytes that were sampled one by one, an end token within."""
+    shutil.copytree(trained / "run", tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-000001")  # not needed: old is known
+    file = tmp_path / "run" / "samples.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    for line in lines:
+        line |= {"completion_ids": [66, 256, 3], "logprobs": [-1.5, -0.25, -3.0], "completion": "tokenised otherwise"}
+        if line["sample"] == 0:
+            line["prompt_ids"] = [17, 221, 11]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run = read(tmp_path)
+    completions = run.samples.read(2, held_out=False)
+    found = inspect_step(run, 2, [one for one in completions if one.prompt_index == completions[-1].prompt_index])
+    assert (found.old, found.new, found.notes) == ("as sampled", "step 2", [])
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "checkpoints" / "step-000002", dtype=torch.float32)
+    with torch.no_grad():
+        table = (model.eval()(torch.tensor([[17, 221, 11, 66, 256, 3]])).logits[0].double() / 1.5).log_softmax(-1)
+    expected = [float(table[2, 66]), float(table[3, 256]), float(table[4, 3])]
+    assert len(found.completions) == 6
+    for one in found.completions:
+        assert one.old == [-1.5, -0.25, -3.0]
+        assert one.new == pytest.approx(expected, abs=1e-4)
+        assert len(one.tokens) == 3
+
+
+@pytest.mark.parametrize(
+    "broken", [{"completion_ids": [1, "a"]}, {"logprobs": [-1.0]}, {"logprobs": [None, -1.0, -1.0]}]
+)
+def test_broken_tokens_are_as_good_as_none(trained: Path, tmp_path: Path, broken: dict[str, Any]) -> None:
+    shutil.copytree(trained / "run", tmp_path / "run")
+    file = tmp_path / "run" / "samples.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    tokens = {"completion_ids": [66, 256, 3], "logprobs": [-1.5, -0.25, -3.0], "prompt_ids": [17]}
+    file.write_text("".join(json.dumps(line | tokens | broken) + "\n" for line in lines))
+    run = read(tmp_path)
+    found = inspect_step(run, 2, run.samples.read(2, held_out=False)[:1])
+    assert found.old == "step 1"
+    assert len(found.completions[0].tokens) == (3 if "logprobs" in broken else 7)
+
+
+@pytest.mark.slow
+def test_a_run_is_inspected_as_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the sampler noted is what the checkpoint before the step gives."""
+    (tmp_path / "q.jsonl").write_text('{"prompt": "1 + 1 = "}\n{"prompt": "1 + 2 = "}\n{"prompt": "1 + 3 = "}\n')
+    assert run_command(WORDS, tmp_path).returncode == 0
+    run = read(tmp_path)
+    chosen = run.samples.read(2, held_out=False)[:6]
+    noted = inspect_step(run, 2, chosen)
+    forgotten = [replace(one, logprobs=None) for one in chosen]
+    computed = inspect_step(run, 2, forgotten)
+    assert (noted.old, computed.old) == ("as sampled", "step 1")
+    for one, other in zip(noted.completions, computed.completions, strict=True):
+        assert one.old == pytest.approx(other.old, abs=1e-4)
+        assert one.new == other.new
 
 
 @pytest.mark.slow

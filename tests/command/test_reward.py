@@ -421,3 +421,14 @@ def test_a_real_run_is_scored_again(folder: Path) -> None:
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert [one["completion"] for one in found] == [one["completion"] for one in samples]
     assert [one["recorded_reward"] for one in found] == [one["reward"] for one in samples]
+
+
+def test_the_tokens_of_a_past_run_are_its_own(run_dir: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not the bytes of its texts: the rewards see two tokens, whatever the text."""
+    file = run_dir / "samples.jsonl"
+    past = [json.loads(line) for line in file.read_text().splitlines()]
+    assert all(line["completion_ids"] == [0, 0] for line in past)
+    words = ["reward=length", "reward.length.target_tokens=2", "--json"]
+    assert cli.main(["reward", "test", "--completions", "past/samples.jsonl", *words]) == 0
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {one["reward"] for one in found} == {1.0}

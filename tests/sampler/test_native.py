@@ -208,3 +208,27 @@ def test_another_row_count_flips_hardly_a_token(context: RunContext) -> None:
             total += min(len(a), len(b)) if first is None else first + 1
     assert total > 8000
     assert flipped / total < 1e-4
+
+
+@pytest.mark.parametrize("kind", [Native, HfGenerate])
+def test_a_stream_tells_each_token_of_what_is_sampled(
+    kind: type[Native | HfGenerate], policy: Policy, context: RunContext
+) -> None:
+    prompts = random_prompts([5, 8, 3])
+    policy.module.generation_config.eos_token_id = list(range(0, 256, 12))
+    config = kind(**{name: getattr(NATIVE, name) for name in kind.__dataclass_fields__})
+    told: dict[tuple[int, int], list[tuple[list[int], str | None]]] = {}
+    with config.open(context) as opened:
+        silent = opened.sample(policy, prompts, DRAWS)
+        streamed = opened.stream(
+            policy, prompts, DRAWS, lambda *key_ids_reason: told.setdefault(key_ids_reason[:2], []).append(
+                (list(key_ids_reason[2]), key_ids_reason[3])
+            )
+        )  # fmt: skip
+    assert tokens(streamed) == tokens(silent)
+    assert len(told) == 12
+    for (ordinal, sample_index), steps in told.items():
+        rollout = silent[ordinal].rollouts[sample_index]
+        ids = rollout.completion_ids.tolist()
+        assert [one for one, _ in steps] == [ids[:count] for count in range(1, len(ids) + 1)]
+        assert [reason for _, reason in steps] == [None] * (len(ids) - 1) + [rollout.finish_reason]
