@@ -84,7 +84,9 @@ class SweepDisplay:
         row = self._rows[number]
         row.state, row.began = "running", time.monotonic()
         row.news = Following(row.path / runs.METRICS)
-        self._screen.said(f"job {number} {'goes on' if row.step else 'begins'}: {row.words} ({row.path / LOG})", row)
+        self._screen.said(
+            f"job {number} {'goes on' if row.step else 'begins'}: {row.words} ({runs.shown(row.path / LOG)})", row
+        )
 
     def ended(self, ended: Ended, *, asked: bool) -> None:
         row = self._rows[ended.number]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,26 @@ from pggrpo_cli.sweep.record import Record, read_record, refuse_other_job
 from pggrpo_cli.sweep.shares import Shares, shares
 from pggrpo_cli.sweep.states import refuse_unknown_metric, state_of_job, states_of
 
-TARGET = "hydra_plugins.pggrpo.Processes"
+TARGET = f"{__name__}.ProcessLauncher"
 
 
-def register() -> None:
-    """Makes the launcher known to Hydra, which otherwise looks only among installed packages named hydra_plugins."""
-    Plugins.instance().register(ProcessLauncher)
+@contextmanager
+def known_to_hydra(target: str) -> Iterator[None]:
+    """Within, Hydra's sweepers get our launcher if `target` names it: of itself Hydra makes only classes of packages that are
+    installed below hydra_plugins, where every other program of Hydra's would find them too."""
+    plugins = Plugins.instance()
+
+    def instantiate(*, hydra_context: HydraContext, task_function: Any, config: DictConfig) -> Launcher:
+        launcher = ProcessLauncher()
+        launcher.setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        return launcher
+
+    if target == TARGET:
+        plugins.instantiate_launcher = instantiate
+    try:
+        yield
+    finally:
+        vars(plugins).pop("instantiate_launcher", None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,10 +152,6 @@ class ProcessLauncher(Launcher):
             else:
                 found.return_value = math.nan
         return found
-
-
-# Hydra makes plugins of this package only, and asks the class for its name.
-ProcessLauncher.__module__, ProcessLauncher.__name__ = TARGET.rsplit(".", 1)
 
 
 class _Noting:

@@ -15,10 +15,9 @@ from omegaconf import DictConfig
 
 from pggrpo_cli import run_directory as runs
 from pggrpo_cli.errors import ConfigError, PggrpoError, StoppedEarly
-from pggrpo_cli.json_file import read_object
 from pggrpo_cli.sweep.job import JobFailed, SweepStopped, SweepTask
 from pggrpo_cli.sweep.jobs import Check, Job, all_jobs, chosen_beforehand
-from pggrpo_cli.sweep.launcher import TARGET, register
+from pggrpo_cli.sweep.launcher import known_to_hydra
 from pggrpo_cli.sweep.record import Record, begun, read_record
 from pggrpo_cli.sweep.states import JobState, found_states, refuse_unknown_metric, states_of
 
@@ -49,11 +48,10 @@ def run_sweep(
         # Fixed here, because Hydra composes again and ${now:} and ${run_suffix:} would give another folder.
         quoted = folder.replace("\\", "\\\\").replace("'", "\\'")
         fixed = [*asked.overrides, f"hydra.sweep.dir='{quoted}'", "hydra.mode=MULTIRUN"]
-        if cfg.hydra.launcher.get("_target_") == TARGET:
-            register()
         task_of_a_job = SweepTask(task=task, check=check, searches=not beforehand)
         try:
-            hydra.multirun(config_name=asked.config_name, task_function=task_of_a_job, overrides=fixed)
+            with known_to_hydra(str(cfg.hydra.launcher.get("_target_"))):
+                hydra.multirun(config_name=asked.config_name, task_function=task_of_a_job, overrides=fixed)
         except SweepStopped as stopped:
             again = f"pggrpo sweep resume {runs.shown(Path(folder).absolute())}"
             raise StoppedEarly(f"{stopped} Go on with the sweep: {again}") from None
@@ -97,16 +95,14 @@ def _tell(record: Record, states: list[JobState]) -> None:
     from pggrpo_cli.sweep.summary import summary
 
     print(summary(record.path, states), file=sys.stderr, flush=True)
-    failures = [read_object(one.path / runs.ERROR) for one in states if one.failure]
-    if failures:
-        listed = "; ".join(
-            f"job {one.get('job')} ({one.get('overrides')}) with exit code {one.get('exit_code')}" for one in failures
-        )
+    failed = [one for one in states if one.state == "failed"]
+    if failed:
+        listed = "; ".join(f"job {one.job.number} with exit code {one.failure.get('exit_code')}" for one in failed)
         where = runs.shown(record.path)
         error = SweepFailed(
-            f"{len(failures)} of the jobs in {where} failed: {listed}. The others are done. To run them again, from their "
+            f"{len(failed)} of the jobs in {where} failed: {listed}. The others are done. To run them again, from their "
             f"checkpoints where there are some: pggrpo sweep resume {where}"
         )
-        error.exit_code = int(failures[0].get("exit_code") or 1)
+        error.exit_code = int(failed[0].failure.get("exit_code") or 1)
         raise error
     refuse_unknown_metric(states)

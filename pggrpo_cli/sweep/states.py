@@ -114,11 +114,11 @@ def _without_record(place: int, path: Path) -> JobState:
 
 
 def ranked(states: Sequence[JobState]) -> list[JobState]:
-    """The best first, those without a number last."""
+    """The best first; behind them those that failed, and those without a number."""
 
-    def worth(one: JobState) -> float:
+    def worth(one: JobState) -> tuple[bool, float]:
         value = one.objective
-        return -np.inf if value is None else -value if one.minimises else value
+        return one.state != "failed", -np.inf if value is None else -value if one.minimises else value
 
     return sorted(states, key=worth, reverse=True)
 

@@ -14,7 +14,7 @@ from pggrpo_cli.config import plain
 from pggrpo_cli.errors import ConfigError
 from pggrpo_cli.run_overrides import parse_overrides, refuse_targets
 
-HYDRAS = ("hydra_plugins", "hydra._internal", "optuna.samplers")
+HYDRAS = ("hydra_plugins", "hydra._internal", "optuna.samplers", "pggrpo_cli.sweep")
 """Where the launchers, sweepers and samplers come from that may stand in Hydra's own node."""
 NAMES_CODE = ("_target_", "custom_search_space", "()", "class")
 RUNS_COMMANDS = ("hydra.job.env_set", "hydra.launcher.setup", "hydra.launcher.additional_parameters")
