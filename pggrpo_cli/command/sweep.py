@@ -98,10 +98,19 @@ def _table(path: Path, states: Sequence[JobState], *, at_work: bool) -> list[str
     metric = states[0].metric if states else None
     lines.append(fitted(f"{counted(rows)}; values: {metric or 'last eval/reward, else reward'}", width))
     if not at_work and any(one.state != "finished" for one in states):
-        lines.append(f"to go on: pggrpo sweep resume {path}")
+        lines.append(f"to go on: {_again(path)}")
     elif any(one.state == "finished" for one in states):
         lines.append(f"to compare: pggrpo report {path}")
     return lines
+
+
+def _again(path: Path) -> str:
+    from pggrpo_cli.sweep.record import SWEEP, read_record
+    from pggrpo_cli.sweep.trust import resume_command
+
+    if (path / SWEEP).is_file():
+        return resume_command(read_record(path))
+    return f"the same command with hydra.sweep.dir={path}"
 
 
 def _as_values(one: JobState) -> dict[str, Any]:

@@ -24,6 +24,8 @@ from pggrpo_cli.sweep.states import DEFAULT_METRICS, JobState
 
 STILL_SECONDS = 60.0
 """Without an event, how often a plain display says that it goes on."""
+NARROW = 60
+"""Columns below which a line has no room for the time."""
 TOP = ("running", "failed", "stopped", "waiting", "finished")
 """Whose lines stay where there is no room for all."""
 
@@ -191,11 +193,14 @@ def lines_of(rows: Sequence[Row], width: int, height: int) -> list[tuple[str, st
     name = shown[0].metric if shown and shown[0].metric else "reward"
     digits = max((len(str(row.number)) for row in shown), default=1)
     steps = max((len(_steps(row)) for row in shown), default=1)
-    lines = [(fitted(_line(row, digits, steps), width), row.state) for row in shown]
+    lines = [(fitted(_line(row, digits, steps, narrow=width < NARROW), width), row.state) for row in shown]
     return [*lines, (fitted(f"{counted(rows)}; values: {name}", width), "waiting")]
 
 
-def _line(row: Row, digits: int, steps: int) -> str:
+def _line(row: Row, digits: int, steps: int, *, narrow: bool) -> str:
+    if narrow:
+        done = f"{row.number:>{digits}} {row.state[:4]} {_steps(row):>{steps}} {number(row.value):>5}"
+        return f"{done} {one_line(row.words)}"
     spent = duration(row.seconds) if row.seconds else ""
     done = f"{row.number:>{digits}} {row.state:<8} {_steps(row):>{steps}} {number(row.value):>7} {spent:>7}"
     return f"{done}  {one_line(row.words)}"

@@ -74,7 +74,7 @@ class SweepTask:
             report(stop)
             return objective(stop.metrics, cfg.sweep.metric)
         except StoppedEarly as stop:
-            raise SweepStopped(str(stop)) from stop
+            raise SweepStopped(f"{stop} The jobs after it were not started.") from stop
         except Exception as error:
             note_failure(folder, hydra.job.num, words, report(error), str(error))
             if self.searches:

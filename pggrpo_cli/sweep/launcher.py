@@ -129,8 +129,8 @@ class ProcessLauncher(Launcher):
             unfinished = [one for one in left if not runs.nothing_left(one.path, one.job.config)]
             states = [state_of_job(one.job, one.path).state for one in unfinished]
             raise SweepStopped(
-                f"the sweep stopped by {signal.Signals(processes.stopped_by).name}: {states.count('stopped')} jobs are saved, "
-                f"{states.count('waiting')} were not begun, {len(launches) - len(unfinished)} are done."
+                f"stopped by {signal.Signals(processes.stopped_by).name}; of the jobs {states.count('stopped')} saved, "
+                f"{states.count('waiting')} not begun, {len(launches) - len(unfinished)} done."
             )
         early = [one for one in codes.values() if one.code == StoppedEarly.exit_code]
         if early:

@@ -20,6 +20,7 @@ from pggrpo_cli.sweep.jobs import Check, Job, all_jobs, chosen_beforehand
 from pggrpo_cli.sweep.launcher import known_to_hydra
 from pggrpo_cli.sweep.record import Record, begun, read_record
 from pggrpo_cli.sweep.states import JobState, found_states, refuse_unknown_metric, states_of
+from pggrpo_cli.sweep.trust import resume_command
 
 
 class SweepFailed(PggrpoError):
@@ -53,7 +54,7 @@ def run_sweep(
             with known_to_hydra(str(cfg.hydra.launcher.get("_target_"))):
                 hydra.multirun(config_name=asked.config_name, task_function=task_of_a_job, overrides=fixed)
         except SweepStopped as stopped:
-            again = f"pggrpo sweep resume {runs.shown(Path(folder).absolute())}"
+            again = resume_command(read_record(Path(folder).absolute()))
             raise StoppedEarly(f"{stopped} Go on with the sweep: {again}") from None
         except JobFailed as failed:  # a sweeper that bears no more failures
             print(f"the search ended: {failed}", file=sys.stderr, flush=True)
@@ -98,10 +99,9 @@ def _tell(record: Record, states: list[JobState]) -> None:
     failed = [one for one in states if one.state == "failed"]
     if failed:
         listed = "; ".join(f"job {one.job.number} with exit code {one.failure.get('exit_code')}" for one in failed)
-        where = runs.shown(record.path)
         error = SweepFailed(
-            f"{len(failed)} of the jobs in {where} failed: {listed}. The others are done. To run them again, from their "
-            f"checkpoints where there are some: pggrpo sweep resume {where}"
+            f"{len(failed)} of the jobs in {runs.shown(record.path)} failed: {listed}. The others are done. To run them again, "
+            f"from their checkpoints where there are some: {resume_command(record)}"
         )
         error.exit_code = int(failed[0].failure.get("exit_code") or 1)
         raise error

@@ -11,24 +11,23 @@ from pggrpo_cli.report.grouping import grouped
 from pggrpo_cli.report.intervals import Interval, interval_over_seeds
 from pggrpo_cli.report.run import Run, read_run
 from pggrpo_cli.run_view import number
-from pggrpo_cli.sweep.display import fitted, line_width
 from pggrpo_cli.sweep.jobs import telling
 from pggrpo_cli.sweep.states import JobState, objective_of, ranked
 
 
 def summary(path: Path, states: Sequence[JobState]) -> str:
     """A line a job, the best first; then a line for each configuration that several seeds ran; then what compares them."""
-    where, width = runs.shown(path), line_width()
+    where = runs.shown(path)
     metric = states[0].metric if states and states[0].metric else "last eval/reward, else reward"
     lowest = "; the lowest is the best" if states and states[0].minimises else ""
     words = dict(zip((one.job.number for one in states), telling([one.job.overrides for one in states]), strict=True))
     lines = [f"sweep in {where}: {metric}{lowest}"]
     for one in ranked(states):
         unfinished = "" if one.state == "finished" else f" ({one.state})"
-        text = f"  {number(one.objective):>7}  job {one.job.number}: {one_line(words[one.job.number])}{unfinished}"
-        lines.append(fitted(text, width))
-    lines += [fitted(line, width) for line in _over_seeds(states)]
-    return "\n".join([*lines, f"compare them: pggrpo report {where}"])
+        lines.append(
+            f"  {number(one.objective):>7}  job {one.job.number}: {one_line(words[one.job.number])}{unfinished}"
+        )
+    return "\n".join([*lines, *_over_seeds(states), f"compare them: pggrpo report {where}"])
 
 
 def _over_seeds(states: Sequence[JobState]) -> list[str]:

@@ -13,11 +13,25 @@ from pggrpo_cli import run_directory as runs
 from pggrpo_cli.config import plain
 from pggrpo_cli.errors import ConfigError
 from pggrpo_cli.run_overrides import parse_overrides, refuse_targets
+from pggrpo_cli.sweep.record import Record
 
 HYDRAS = ("hydra_plugins", "hydra._internal", "optuna.samplers", "pggrpo_cli.sweep")
 """Where the launchers, sweepers and samplers come from that may stand in Hydra's own node."""
 NAMES_CODE = ("_target_", "custom_search_space", "()", "class")
 RUNS_COMMANDS = ("hydra.job.env_set", "hydra.launcher.setup", "hydra.launcher.additional_parameters")
+
+
+def resume_command(record: Record) -> str:
+    """What to type to go on with a sweep, with what a configuration read from disk may not run unasked."""
+    from pggrpo_cli.check import foreign_nodes
+
+    found = (node.target for job in record.jobs.values() for node in foreign_nodes(job.config))
+    targets = ",".join(dict.fromkeys(found))
+    return _command(record.path) + (f" security.allow_targets=[{targets}]" if targets else "")
+
+
+def _command(folder: Path) -> str:
+    return shlex.join(["pggrpo", "sweep", "resume", str(runs.shown(folder))])
 
 
 class Guard:
@@ -32,7 +46,7 @@ class Guard:
                 "security.allow_targets=[first,second]."
             )
         self._typed = typed
-        self._command = shlex.join(["pggrpo", "sweep", "resume", str(runs.shown(folder))])
+        self._command = _command(folder)
 
     def sweep(self, cfg: DictConfig) -> None:
         """Hydra's own node: launcher, sweeper, callbacks, variables of the jobs."""

@@ -36,6 +36,8 @@ with runs.locked(folder):
         checkpoint.mkdir(parents=True, exist_ok=True)
         (checkpoint / "manifest.json").write_text("{}")
     left(1)
+    if does == "slow-start":
+        time.sleep(0.7)
     if does == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
     if does == "diverged":
