@@ -88,7 +88,7 @@ def run_in(config: TrainConfig, run_dir: Path, resume_from: Path | None, overrid
     """Trains in `run_dir`, locked meanwhile. What is there of a run that goes on is touched only once nothing is left that
     could be refused: a refused resume leaves it as it was."""
     with interruptible(config.trainer.preemption_signal) as interruption, runs.locked(run_dir):
-        with _saying("loading torch …"):
+        with saying("loading torch …"):
             from pggrpo_cli.assemble import find_checkpoint, run_training
             from pggrpo_cli.environment import save_environment
         checkpoint = None if resume_from is None else find_checkpoint(resume_from)
@@ -115,7 +115,7 @@ def run_in(config: TrainConfig, run_dir: Path, resume_from: Path | None, overrid
 
 
 @contextmanager
-def _saying(words: str) -> Iterator[None]:
+def saying(words: str) -> Iterator[None]:
     """Shows `words` on a terminal while within: the imports take seconds, and a silent shell looks dead."""
     shown = sys.stderr.isatty()
     if shown:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -50,14 +51,19 @@ def known_to_hydra(target: str) -> Iterator[None]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Launch:
-    """A job of this batch: its configuration as Hydra has it, and what becomes of it."""
+    """A job of this batch, and what becomes of it."""
 
     job: Job
-    cfg: DictConfig
+    compose: Callable[[], DictConfig]
     words: str
     path: Path
     done: bool
     """From an earlier session: nothing is left to do."""
+
+    @cached_property
+    def cfg(self) -> DictConfig:
+        """As Hydra has it. Composed when it is needed: of a hundred jobs it would take many seconds before the first starts."""
+        return self.compose()
 
 
 class ProcessLauncher(Launcher):
@@ -83,28 +89,34 @@ class ProcessLauncher(Launcher):
         return returned
 
     def _batch(self, record: Record, job_overrides: Sequence[Sequence[str]], first: int) -> list[_Launch]:
-        jobs, configs = self._jobs(record, job_overrides, first + self._shift)
+        jobs = self._jobs(record, job_overrides, first + self._shift)
         if self._task.searches and any(_taken(record, job) for job in jobs):
             self._shift = max(record.jobs, default=-1) + 1 - first
-            jobs, configs = self._jobs(record, job_overrides, first + self._shift)
+            jobs = self._jobs(record, job_overrides, first + self._shift)
         texts = telling([job.overrides for job in jobs])
+        loader, config = self._context.config_loader, self._config
         return [
-            _Launch(job=job, cfg=cfg, words=words, path=path, done=runs.nothing_left(path, job.config))
-            for job, cfg, words in zip(jobs, configs, texts, strict=True)
-            for path in [record.folder(job)]
+            _Launch(
+                job=job,
+                compose=partial(job_config, loader, config, overrides, job.number),
+                words=words,
+                path=record.folder(job),
+                done=runs.nothing_left(record.folder(job), job.config),
+            )
+            for job, overrides, words in zip(jobs, job_overrides, texts, strict=True)
         ]
 
-    def _jobs(
-        self, record: Record, job_overrides: Sequence[Sequence[str]], first: int
-    ) -> tuple[list[Job], list[DictConfig]]:
+    def _jobs(self, record: Record, job_overrides: Sequence[Sequence[str]], first: int) -> list[Job]:
         """Those of a plain sweep were checked before; what a search chooses is checked now."""
-        loader = self._context.config_loader
-        configs = [job_config(loader, self._config, words, first + place) for place, words in enumerate(job_overrides)]
+        numbers = range(first, first + len(job_overrides))
         if not self._task.searches:
-            return [record.jobs[first + place] for place in range(len(configs))], configs
+            return [record.jobs[number] for number in numbers]
         otherwise = "it was not started, nor were those chosen with it"
-        found = [checked_job(cfg, first + place, self._task.check, otherwise) for place, cfg in enumerate(configs)]
-        return found, configs
+        loader, config = self._context.config_loader, self._config
+        return [
+            checked_job(job_config(loader, config, words, number), number, self._task.check, otherwise)
+            for number, words in zip(numbers, job_overrides, strict=True)
+        ]
 
     def _run(self, record: Record, launches: Sequence[_Launch]) -> dict[int, Ended]:
         """What ended in this session, by number. Raises SweepStopped after a signal."""
@@ -128,9 +140,10 @@ class ProcessLauncher(Launcher):
         if processes.stopped_by is not None:
             unfinished = [one for one in left if not runs.nothing_left(one.path, one.job.config)]
             states = [state_of_job(one.job, one.path).state for one in unfinished]
+            failed = f", {states.count('failed')} failed" if "failed" in states else ""
             raise SweepStopped(
                 f"stopped by {signal.Signals(processes.stopped_by).name}; of the jobs {states.count('stopped')} saved, "
-                f"{states.count('waiting')} not begun, {len(launches) - len(unfinished)} done."
+                f"{states.count('waiting')} not begun, {len(launches) - len(unfinished)} done{failed}."
             )
         early = [one for one in codes.values() if one.code == StoppedEarly.exit_code]
         if early:
@@ -139,11 +152,10 @@ class ProcessLauncher(Launcher):
 
     def _returned(self, one: _Launch, codes: Mapping[int, Ended]) -> JobReturn:
         state = state_of_job(one.job, one.path)
-        with as_hydras(one.cfg):
-            found = JobReturn(
-                overrides=list(one.job.overrides), cfg=OmegaConf.create(one.job.config), hydra_cfg=one.cfg,
-                working_dir=str(one.path), task_name="pggrpo", status=JobStatus.COMPLETED, _return_value=state.objective,
-            )  # fmt: skip
+        found = JobReturn(
+            overrides=list(one.job.overrides), cfg=OmegaConf.create(one.job.config), working_dir=str(one.path),
+            task_name="pggrpo", status=JobStatus.COMPLETED, _return_value=state.objective,
+        )  # fmt: skip
         ended = codes.get(one.job.number)
         if ended is not None and ended.code != 0:
             if self._task.searches:
@@ -192,11 +204,14 @@ def _order(record: Record, one: _Launch, share: Shares) -> Order:
         wished = {str(key): str(value) for key, value in one.cfg.hydra.job.env_set.items()}
         return share.environment(slot, one.path) | wished
 
+    def working_folder() -> str:
+        return str(one.path) if one.cfg.hydra.job.chdir else record.working_folder
+
     return Order(
         number=one.job.number,
         command=command_of(record.path, one.job.number),
         folder=one.path,
-        working_folder=str(one.path) if one.cfg.hydra.job.chdir else record.working_folder,
+        working_folder=working_folder,
         environment=environment,
     )
 

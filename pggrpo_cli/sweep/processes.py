@@ -33,7 +33,7 @@ class Order:
     command: Sequence[str]
     folder: Path
     """Its output goes to log.txt there."""
-    working_folder: str
+    working_folder: Callable[[], str]
     environment: Callable[[int], Mapping[str, str]]
     """Variables beside our own, by the slot that the process gets."""
 
@@ -117,7 +117,7 @@ class Processes:
         with open(order.folder / LOG, "ab") as log:
             process = subprocess.Popen(
                 order.command,
-                cwd=order.working_folder,
+                cwd=order.working_folder(),
                 env={**os.environ, **order.environment(slot)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,

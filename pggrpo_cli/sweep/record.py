@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pggrpo_cli import __version__
 from pggrpo_cli import run_directory as runs
 from pggrpo_cli.config import brought_up_to_date
 from pggrpo_cli.errors import CheckpointError, ConfigError, UsageError
@@ -42,7 +43,7 @@ class Record:
         return replace(self, jobs=self.jobs | {job.number: job for job in jobs})
 
     def save(self) -> None:
-        values = asdict(self) | {"path": None, "jobs": [asdict(job) for job in self.jobs.values()]}
+        values = {"pggrpo": __version__} | asdict(self) | {"jobs": [asdict(job) for job in self.jobs.values()]}
         del values["path"]
         try:
             write_whole(self.path / SWEEP, json.dumps(values, ensure_ascii=False) + "\n")
@@ -71,7 +72,7 @@ def read_record(path: Path) -> Record:
             config_dir=None if values["config_dir"] is None else str(values["config_dir"]),
             working_folder=str(values["working_folder"]),
             beforehand=bool(values["beforehand"]),
-            jobs={int(one["number"]): _job(one) for one in values["jobs"]},
+            jobs={int(one["number"]): _job(one, values.get("pggrpo")) for one in values["jobs"]},
         )
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
@@ -80,15 +81,15 @@ def read_record(path: Path) -> Record:
         ) from error
 
 
-def _job(values: Mapping[str, Any]) -> Job:
-    folder = Path(str(values["folder"]))
+def _job(values: Mapping[str, Any], release: object) -> Job:
+    folder, config = Path(str(values["folder"])), dict(values["config"])
     if folder.is_absolute() or ".." in folder.parts:
         raise ValueError(f"a job lies outside, in {folder}")
     return Job(
         number=int(values["number"]),
         folder=str(folder),
         overrides=tuple(map(str, values["overrides"])),
-        config=brought_up_to_date(dict(values["config"])),
+        config=config if release == __version__ else brought_up_to_date(config),
     )
 
 

@@ -14,6 +14,7 @@ from hydra._internal.hydra import Hydra
 from omegaconf import DictConfig
 
 from pggrpo_cli import run_directory as runs
+from pggrpo_cli.command.train import saying
 from pggrpo_cli.errors import ConfigError, PggrpoError, StoppedEarly
 from pggrpo_cli.sweep.job import JobFailed, SweepStopped, SweepTask
 from pggrpo_cli.sweep.jobs import Check, Job, all_jobs, chosen_beforehand
@@ -42,7 +43,8 @@ def run_sweep(
     """Hydra.multirun with its jobs checked first. Raises SweepFailed, StoppedEarly, RunLockedError if another process works on
     it, or the first job's ConfigError."""
     beforehand = chosen_beforehand(cfg)
-    jobs = all_jobs(hydra.config_loader, cfg, check) if beforehand else []
+    with saying("checking the jobs …"):
+        jobs = all_jobs(hydra.config_loader, cfg, check) if beforehand else []
     folder = str(cfg.hydra.sweep.dir)
     with _held(Path(folder)):
         begun(_record(Path(folder), asked, jobs, beforehand=beforehand))

@@ -33,7 +33,7 @@ def test_so_many_at_a_time_each_in_its_slot(tmp_path: Path) -> None:
             number=number,
             command=[sys.executable, "-I", "-S", "-c", code, str(number)],
             folder=tmp_path / str(number),
-            working_folder=str(tmp_path),
+            working_folder=lambda: str(tmp_path),
             environment=lambda slot: {"SLOT": str(slot)},
         )
         for number in range(5)
