@@ -136,10 +136,12 @@ def _place_by_hydra(name: str) -> tuple[Path, Sequence[str]]:
     """Run directory and overrides."""
     from hydra.core.hydra_config import HydraConfig
 
+    from pggrpo_cli.sweep.jobs import typed_words
+
     if not HydraConfig.initialized():
         return runs.new_run_dir(name), ()
     hydra = HydraConfig.get()
-    return Path(hydra.runtime.output_dir), list(hydra.overrides.task)
+    return Path(hydra.runtime.output_dir), typed_words(hydra)
 
 
 def _where_to_start(config: TrainConfig, run_dir: Path, *, job: bool) -> tuple[Path, Path | None] | None:

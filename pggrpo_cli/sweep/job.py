@@ -62,8 +62,10 @@ class SweepTask:
         """A failure is told at once, noted in the job's folder and counts as NaN."""
         from hydra.core.hydra_config import HydraConfig
 
+        from pggrpo_cli.sweep.jobs import typed_words
+
         hydra = HydraConfig.get()
-        folder, words = Path(hydra.runtime.output_dir), " ".join(hydra.overrides.task)
+        folder, words = Path(hydra.runtime.output_dir), " ".join(typed_words(hydra))
         print(f"job {hydra.job.num}: {words}", file=sys.stderr, flush=True)
         (folder / runs.ERROR).unlink(missing_ok=True)
         try:

@@ -43,7 +43,7 @@ def all_jobs(loader: ConfigLoader, cfg: DictConfig, check: Check) -> list[Job]:
     """The jobs of a plain sweep, checked. Raises ConfigError that says which one is wrong."""
     params = OmegaConf.to_container(cfg.hydra.sweeper.get("params") or OmegaConf.create({}))
     assert isinstance(params, dict)
-    lines = [f"{key!s}={value}" for key, value in params.items()] + list(cfg.hydra.overrides.task)
+    lines = [f"{key!s}={value}" for key, value in params.items()] + typed_words(cfg.hydra)
     parsed = OverridesParser.create(config_loader=loader).parse_overrides(lines)
     jobs: list[Job] = []
     for number, words in enumerate(BasicSweeper.split_arguments(parsed, None)[0]):
@@ -60,7 +60,7 @@ def all_jobs(loader: ConfigLoader, cfg: DictConfig, check: Check) -> list[Job]:
 
 def checked_job(found: DictConfig, number: int, check: Check, otherwise: str) -> Job:
     """Raises ConfigError of the job with that number."""
-    words = list(found.hydra.overrides.task)
+    words = typed_words(found.hydra)
     with as_hydras(found):
         try:
             check(found)
@@ -69,6 +69,13 @@ def checked_job(found: DictConfig, number: int, check: Check, otherwise: str) ->
             shown = " ".join(filter_overrides(words))
             raise ConfigError(f"{error}\nThis is job {number} of the sweep ({shown}); {otherwise}.") from error
         return Job(number=number, folder=str(found.hydra.sweep.subdir), overrides=tuple(words), config=config)
+
+
+def typed_words(hydra: DictConfig) -> list[str]:
+    """The overrides of a run as they stand on the command line, interpolations and all."""
+    words = OmegaConf.to_container(hydra.overrides.task, resolve=False)
+    assert isinstance(words, list)
+    return [str(word) for word in words]
 
 
 def job_config(loader: ConfigLoader, cfg: DictConfig, words: Sequence[str], number: int) -> DictConfig:

@@ -45,7 +45,7 @@ def test_forty_columns_and_many_jobs() -> None:
     found = lines_of(rows(40), 40, 12)
     assert len(found) == 12
     assert all(cell_len(line) <= 40 for line, _ in found)
-    assert found[0][0] == " 1 runn  3/24     – loss=pg_grpo seed=1"
+    assert found[0][0] == " 1 runn 3/24     – loss=pg_grpo seed=1"
     assert [state for _, state in found[:-1]].count("running") == 10  # all that run, then what failed
     assert found[-1][0].startswith("10 running, 10 failed, 10 waiting, 10 f")
 
