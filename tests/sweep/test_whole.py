@@ -76,7 +76,7 @@ def test_two_losses_three_seeds_one_killed(tmp_path: Path) -> None:
     report = run(["report", "swept", "--terminal"], tmp_path)
     assert report.returncode == 0, report.stderr
     rows = [line.split() for line in report.stdout.splitlines()]
-    counts = {row[0]: row[1] for row in rows if row and row[0].startswith("loss=")}
+    counts = {row[0]: row[1].strip("()") for row in rows if row and row[0].startswith("loss=")}
     assert counts == {"loss=grpo": "3", "loss=pg_grpo": "3"}
     by_itself = run(["resume", "swept/3"], tmp_path)
     assert by_itself.returncode == 0
