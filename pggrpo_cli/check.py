@@ -18,6 +18,7 @@ from pggrpo_cli.errors import ConfigError
 from pggrpo_cli.filters import filter_problems
 from pggrpo_cli.foreign_code import reaches_out
 from pggrpo_cli.foreign_targets import foreign_problems
+from pggrpo_cli.metric_names import metric_problems
 from pggrpo_cli.mixture_problems import mixture_problems, sampler_problems
 from pggrpo_cli.secrets_in_values import secret_problems
 from pggrpo_cli.server_keys import server_problems
@@ -80,7 +81,7 @@ def check_values(values: Mapping[str, Any]) -> None:
         *sampler_problems(values),
     ]
     problems += _rules(values)
-    problems += filter_problems(values.get("data"))
+    problems += [*filter_problems(values.get("data")), *metric_problems(values)]
     problems += [problem for node in nodes(values) for problem in _node_problems(node)]
     if problems:
         raise ConfigError("\n".join(dict.fromkeys(problems)))

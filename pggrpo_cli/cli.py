@@ -24,7 +24,7 @@ FOOTER = """
 examples:
   pggrpo train                                     the default run: a 135M model, on a CPU, in minutes
   pggrpo train loss=grpo trainer.max_steps=50      change anything in the configuration
-  pggrpo train -m loss=grpo,pg_grpo seed=1,2       a sweep: every combination
+  pggrpo train -m loss=grpo,pg_grpo seed=1,2       a sweep: every combination, each a process
   pggrpo train --cfg job                           show the configuration instead of running it
   pggrpo train --help                              the groups and their options
   pggrpo resume outputs/2026-11-23/…               go on where a run stopped

@@ -80,6 +80,8 @@ def _candidates(before: Sequence[str], word: str) -> Iterable[Candidate]:
         return _of_config(rest, word)
     if command == "completion":
         return [] if rest else _matching(word, [(one, "") for one in SHELLS])
+    if command == "sweep":
+        return _of_sweep(rest, word)
     if (conf_dir() / f"{command}.yaml").exists() or command == "doctor":
         name = command if command != "doctor" else "train"
         if word.startswith("-"):
@@ -115,6 +117,18 @@ def _of_config(rest: Sequence[str], word: str) -> Iterable[Candidate]:
     if action == "show":
         return [*_matching(word, [] if given else whole), *overrides]
     return overrides or paths(word)
+
+
+def _of_sweep(rest: Sequence[str], word: str) -> Iterable[Candidate]:
+    """`pggrpo sweep <action> DIR …`"""
+    if not rest:
+        return _matching(word, {"status": "how far its jobs are", "resume": "go on with it"}.items())
+    if word.startswith("-"):
+        return _matching(word, [("--help", ""), *([("--json", "")] if rest[0] == "status" else [])])
+    if _positional(rest[1:]):
+        return _overrides("train", rest[1:], word) if rest[0] == "resume" else []
+    found = sorted((str(file.parent) for file in Path().glob("outputs/sweeps/*/*/sweep.json")), reverse=True)
+    return list(_matching(word, [(one, "") for one in found])) or paths(word, folders_only=True)
 
 
 def _overrides(name: str, words: Sequence[str], word: str) -> Iterable[Candidate]:

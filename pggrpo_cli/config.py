@@ -161,6 +161,13 @@ class ResumeSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SweepSettings:
+    jobs: Annotated[int | None, Range(ge=1)]
+    metric: str | None
+    direction: Literal["maximize", "minimize"]
+
+
+@dataclass(frozen=True, kw_only=True)
 class SecuritySettings:
     allow_targets: list[str]
 
@@ -190,6 +197,7 @@ class TrainConfig:
     checkpoint: CheckpointSettings
     self_check: SelfCheckSettings
     resume: ResumeSettings
+    sweep: SweepSettings
     security: SecuritySettings
 
 

@@ -19,6 +19,8 @@ from pggrpo_cli.suggestions import did_you_mean, nearest
 
 Compose = Callable[[list[str]], DictConfig]
 NO_SUCH_KEY = r"Could not override '(?P<key>[^']+)'|Could not delete (?:from config\. )?'(?P<deleted>[^'=]+)"
+PLUGINS = {"optuna": "optuna", "tpe": "optuna", "joblib": "joblib", "submitit": "slurm"}
+"""Options of groups of Hydra (up to a _) that a plugin brings, and which of our extras has it."""
 MERGING = r"Error merging override (?P<override>.+)"
 
 
@@ -57,6 +59,9 @@ def _missing(error: MissingConfigException, options: Callable[[str], list[str]])
     group, _, option = (error.missing_cfg_file or "").rpartition("/")
     if not group:
         return " ".join(str(error).split())
+    extra = PLUGINS.get(option.partition("_")[0]) if group.startswith("hydra/") else None
+    if extra is not None:
+        return f"`{group}`: {group}={option} comes with a plugin that is not installed: pip install 'pggrpo[{extra}]'"
     known = options(group)
     there = f" There are: {', '.join(known)}." if known else " There are none in conf/ or on the search path."
     return f"`{group}`: there is no {group}={option}.{did_you_mean(option, known)}{there}"

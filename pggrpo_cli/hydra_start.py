@@ -36,7 +36,7 @@ from pggrpo_cli.config import NAMED_GROUPS, SECTIONS, SINGLE_GROUPS, conf_dir, n
 from pggrpo_cli.errors import ConfigError, UsageError
 from pggrpo_cli.hydra_errors import hydra_errors
 from pggrpo_cli.suggestions import did_you_mean
-from pggrpo_cli.sweep import run_sweep
+from pggrpo_cli.sweep.run import Asked, run_sweep
 
 Check = Callable[[DictConfig], object]
 Task = Callable[[DictConfig], "float | None"]
@@ -46,11 +46,12 @@ Task = Callable[[DictConfig], "float | None"]
 OmegaConf.register_new_resolver("run_suffix", lambda: secrets.token_hex(3), use_cache=True, replace=True)
 
 
-def start(command: str, arguments: list[str], check: Check, task: Task) -> None:
+def start(command: str, arguments: list[str], check: Check, task: Task, check_sweep: Check = lambda cfg: None) -> None:
     """Runs `pggrpo <command> <arguments>`: shows what an option asks for, or checks and then runs `task`.
 
     `task` runs in a run directory of its own, hydra.runtime.output_dir; under -m once for each job, where the error
-    of one does not end the others. Raises PggrpoError.
+    of one does not end the others. `check_sweep` is given the configuration of a sweep before anything of it is made.
+    Raises PggrpoError.
     """
     if "--version" in arguments:
         print(f"pggrpo {__version__}")
@@ -72,10 +73,12 @@ def start(command: str, arguments: list[str], check: Check, task: Task) -> None:
             multirun = multirun or cfg.hydra.mode == RunMode.MULTIRUN
             _refuse_hidden_files([*([options.config_dir] if options.config_dir else []), *cfg.hydra.searchpath])
             if multirun:
-                run_sweep(hydra, name, cfg, overrides, check, task)
+                check_sweep(cfg)
+                _refuse_unusable(str(cfg.hydra.sweep.dir), "hydra.sweep.dir")
+                run_sweep(hydra, Asked(name, options.config_dir, overrides), cfg, check, task)
                 return
         check(cfg)
-        _refuse_unusable(str(cfg.hydra.run.dir))
+        _refuse_unusable(str(cfg.hydra.run.dir), "hydra.run.dir")
         _run_once(hydra, name, cfg, task)
 
 
@@ -240,16 +243,16 @@ def _show(hydra: Hydra, name: str, options: argparse.Namespace) -> bool:
     return True
 
 
-def _refuse_unusable(run_dir: str) -> None:
-    """Raises ConfigError for a run directory that cannot be made or written."""
+def _refuse_unusable(run_dir: str, key: str) -> None:
+    """Raises ConfigError for a directory that cannot be made or written."""
     if not run_dir.strip():
-        raise ConfigError("`hydra.run.dir`: is empty. Give a folder, or leave it out: outputs/<date>/… is the default.")
+        raise ConfigError(f"`{key}`: is empty. Give a folder, or leave it out: outputs/… is the default.")
     path = Path(run_dir).absolute()
     existing = next(one for one in (path, *path.parents) if one.exists())
     if not existing.is_dir():
-        raise ConfigError(f"`hydra.run.dir`: {existing} is a file, so {run_dir} cannot be a folder. Give another one.")
+        raise ConfigError(f"`{key}`: {existing} is a file, so {run_dir} cannot be a folder. Give another one.")
     if not os.access(existing, os.W_OK | os.X_OK):
-        raise ConfigError(f"`hydra.run.dir`: {existing} cannot be written to. Give another folder.")
+        raise ConfigError(f"`{key}`: {existing} cannot be written to. Give another folder.")
 
 
 def _run_once(hydra: Hydra, name: str, cfg: DictConfig, task: Task) -> None:

@@ -29,6 +29,8 @@ HYDRA_KEYS = {
     "hydra.run.dir": "the run's directory",
     "hydra.sweep.dir": "of a sweep",
     "hydra.searchpath": "further folders",
+    "hydra/launcher": "how the jobs of a sweep run: processes, basic, slurm, joblib",
+    "hydra/sweeper": "which jobs a sweep has: basic, optuna",
 }
 DEVICES = ("auto", "cpu", "cuda", "cuda:0")
 _PLAIN = re.compile(r"[\w.:/+-]+")

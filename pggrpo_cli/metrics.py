@@ -69,7 +69,8 @@ def values(metrics: Mapping[str, Metric]) -> dict[str, float]:
     return {name: metric.value for name, metric in metrics.items()}
 
 
-def objective(metrics: Mapping[str, float]) -> float | None:
-    """What a sweeper maximises: the last eval/reward, else reward; None if there is none."""
-    value = metrics.get("eval/reward", metrics.get("reward"))
+def objective(metrics: Mapping[str, float], name: str | None = None) -> float | None:
+    """What a sweeper is told: the metric `name` (sweep.metric), unless that is None the last eval/reward, else reward; None
+    if there is none."""
+    value = metrics.get("eval/reward", metrics.get("reward")) if name is None else metrics.get(name)
     return None if value is None or math.isnan(value) else float(value)

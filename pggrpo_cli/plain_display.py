@@ -98,7 +98,7 @@ class PlainDisplay:
             print(text.encode(encoding, "replace").decode(encoding), flush=True)
         except (OSError, ValueError):
             self._silent = True
-            _drop_output()
+            drop_output()
 
 
 def _beginning(text: str, room: int) -> str:
@@ -109,7 +109,7 @@ def _end(text: str, room: int) -> str:
     return text if cell_len(text) <= room else "…" + set_cell_size(text[::-1], room - 1).rstrip()[::-1]
 
 
-def _drop_output() -> None:
+def drop_output() -> None:
     """What still sits in stdout's buffer goes nowhere, or the interpreter would complain at exit."""
     try:
         descriptor = sys.stdout.fileno()

@@ -26,10 +26,13 @@ from pggrpo_cli.whole_file import write_whole
 CONFIG, OVERRIDES, ENVIRONMENT, FINISHED = "config.yaml", "overrides.yaml", "environment.json", "finished.json"
 LOCK, OWNER = ".lock", ".owner.json"
 METRICS, SAMPLES, CHECKPOINTS = "metrics.jsonl", "samples.jsonl", "checkpoints"
+ERROR = "error.json"
+"""What a job of a sweep failed with."""
 
 MAY_CHANGE = (
     "resume",
     "security",
+    "sweep",
     "device",
     "trainer.max_steps",
     "trainer.max_minutes",
@@ -155,6 +158,14 @@ def is_finished(run_dir: Path) -> bool:
     return (run_dir / FINISHED).exists()
 
 
+def nothing_left(run_dir: Path, values: Mapping[str, Any]) -> bool:
+    """Whether it is finished, and `values` ask for no more than it did."""
+    if not is_finished(run_dir) or not has_checkpoints(run_dir):
+        return False
+    idle = tuple(key for key in MAY_CHANGE if not key.startswith("trainer."))
+    return all(may_change(key, idle) for key in changed_keys(read_config(run_dir), values))
+
+
 def finished_step(run_dir: Path) -> int | None:
     """After which step the run ended; None if it is not finished."""
     step = read_object(run_dir / FINISHED).get("step")
@@ -220,7 +231,7 @@ def refuse_changes(old: Mapping[str, Any], new: Mapping[str, Any], allow_changed
         raise ConfigError(
             f"`{wrong[0]}`: differs from the run in {run_dir}"
             + (f", and so do {', '.join(wrong[1:])}" if wrong[1:] else "")
-            + f". A run goes on with the same configuration; free to change are {', '.join(MAY_CHANGE[2:])}. "
+            + f". A run goes on with the same configuration; free to change are {', '.join(MAY_CHANGE[3:])}. "
             f"If you mean it, add resume.allow_changed=[{','.join(wrong)}]."
         )
 
@@ -235,7 +246,7 @@ def newest_unfinished(run_dir: Path, depth: int, values: Mapping[str, Any]) -> P
         if is_finished(candidate) or not has_checkpoints(candidate) or is_locked(candidate):
             continue
         with suppress(CheckpointError):
-            if all(may_change(key, ("resume",)) for key in changed_keys(read_config(candidate), values)):
+            if all(may_change(key, ("resume", "sweep")) for key in changed_keys(read_config(candidate), values)):
                 return candidate
     return None
 

@@ -87,6 +87,7 @@ def test_every_package_is_packaged() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     folders = [file.parent for file in (ROOT / "pggrpo_cli").rglob("__init__.py") if "conf" not in file.parts]
     packages = {".".join(folder.relative_to(ROOT).parts) for folder in folders}
-    groups = {f"pggrpo_cli.conf.{file.parent.name}" for file in (ROOT / "conf").glob("*/*.yaml")}
+    below = {file.parent.relative_to(ROOT / "conf").parts for file in (ROOT / "conf").glob("*/**/*.yaml")}
+    groups = {f"pggrpo_cli.conf.{'.'.join(parts)}" for parts in below}
     assert set(settings["packages"]) == packages | groups | {"pggrpo_cli.conf"}
     assert settings["package-dir"] == {"pggrpo_cli.conf": "conf"}

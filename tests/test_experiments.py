@@ -28,6 +28,8 @@ SHORT = [*TINY, "sampler.max_new_tokens=6", "evaluation.every=2", "evaluation.nu
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_is_whole(name: str) -> None:
+    if name.startswith("tune_"):
+        pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="pip install 'pggrpo[optuna]'")
     check(compose("train", [f"experiment={name}", *NEEDS.get(name, [])]))
 
 

@@ -105,11 +105,14 @@ def test_a_signal_ends_a_sweep_and_its_job_is_saved(tmp_path: Path) -> None:
     program.send_signal(signal.SIGTERM)
     _, err = program.communicate(timeout=60)
     assert program.returncode == 75, err
-    assert "The jobs after it were not started." in err
-    assert "Traceback" not in err
+    assert "stopped by SIGTERM; of the jobs 1 saved, 1 not begun, 0 done." in err
+    assert "Traceback" not in err + (tmp_path / "sweep" / "0" / "log.txt").read_text()
     assert (tmp_path / "sweep" / "0" / "checkpoints" / "step-000001" / "manifest.json").exists()
     assert not (tmp_path / "sweep" / "1" / "checkpoints").exists()
-    command = err.partition("Go on with: pggrpo ")[2].partition(" The jobs")[0]
+    refused = run(["sweep", "resume", "sweep"], tmp_path)
+    assert refused.returncode == 2
+    assert "`reward.python._target_`: this sweep uses" in refused.stderr
+    command = err.partition("Go on with the sweep: pggrpo ")[2]
     done = run(command.strip().split(" "), tmp_path)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "sweep" / "0" / "finished.json").exists()
+    assert all((tmp_path / "sweep" / job / "finished.json").exists() for job in "01")

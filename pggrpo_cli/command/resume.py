@@ -18,7 +18,7 @@ HELP = f"""\
 usage: pggrpo resume RUN [--config-dir DIR] [key=value …]
 
 Goes on with the run in the directory RUN, bit for bit as if it had never stopped. Free to change are
-{", ".join(runs.MAY_CHANGE[2:])},
+{", ".join(runs.MAY_CHANGE[3:])},
 and what resume.allow_changed=[key,…] lists. A run's configuration is read from disk, and so may name pggrpo's own
 parts only; security.allow_targets=[prefix,…] adds yours, such as my_package or pggrpo_cli.reward.python, and servers that
 get the value of an environment variable or are on another machine. Modules of yours are looked for here and in DIR.

@@ -19,20 +19,23 @@ if TYPE_CHECKING:
 
 
 def main(arguments: list[str]) -> int:
-    from pggrpo_cli.check import check
-    from pggrpo_cli.config import plain
-    from pggrpo_cli.data_files import check_files
     from pggrpo_cli.hydra_start import start
-    from pggrpo_cli.tracking.packages import check_packages
-
-    def check_all(cfg: DictConfig) -> None:
-        check(cfg)
-        values = plain(cfg)
-        check_packages(values)
-        check_files(values)
 
     start("train", arguments, check_all, train)
     return 0
+
+
+def check_all(cfg: DictConfig) -> None:
+    """Everything that can be known before a run directory is made. Raises ConfigError or DataError."""
+    from pggrpo_cli.check import check
+    from pggrpo_cli.config import plain
+    from pggrpo_cli.data_files import check_files
+    from pggrpo_cli.tracking.packages import check_packages
+
+    check(cfg)
+    values = plain(cfg)
+    check_packages(values)
+    check_files(values)
 
 
 def train(
@@ -41,25 +44,37 @@ def train(
     """One run; the same as `pggrpo train` from Python.
 
     `cfg` is what hydra_start.compose returns, or a dictionary like it. Without `run_dir` the run lies where Hydra says,
-    or by the same pattern in a new directory below outputs/. Returns what a sweeper maximises: eval/reward at the end,
-    else reward; None if nothing was left to do. Raises PggrpoError, before anything heavy loads where it can.
+    or by the same pattern in a new directory below outputs/. Returns what a sweeper is told, sweep.metric at the end:
+    None if nothing was left to do. Raises PggrpoError, before anything heavy loads where it can.
     """
+    config = _checked(cfg)
+    if run_dir is not None:
+        return _train(config, Path(run_dir), overrides, job=False)
+    place, overrides = _place_by_hydra(config.name)
+    return _train(config, place, overrides, job=_is_job_of_a_sweep())
+
+
+def train_job(cfg: Mapping[str, Any], run_dir: Path, overrides: Sequence[str]) -> float | None:
+    """A job of a sweep in `run_dir`: goes on from a checkpoint there, and begins anew where there is none; None if nothing
+    was left to do. Raises like train."""
+    return _train(_checked(cfg), run_dir, overrides, job=True)
+
+
+def _checked(cfg: DictConfig | Mapping[str, Any] | TrainConfig) -> TrainConfig:
     from pggrpo_cli.check import check_values, checked
 
     if not isinstance(cfg, (TrainConfig, Mapping)) and type(cfg).__name__ != "DictConfig":
         raise UsageError(f"pggrpo_cli.train: a configuration is needed, not {type(cfg).__name__}; compose() makes one.")
     if isinstance(cfg, TrainConfig):
         check_values(as_dict(cfg))
-        config = cfg
-    else:
-        config = checked(cfg)
-    depth = 2
-    if run_dir is None:
-        run_dir, overrides, depth = _place_by_hydra(config.name)
-    wanted = Path(run_dir)
+        return cfg
+    return checked(cfg)
+
+
+def _train(config: TrainConfig, wanted: Path, overrides: Sequence[str], *, job: bool) -> float | None:
     fresh = not wanted.exists() or not any(wanted.iterdir())
     try:
-        start = _where_to_start(config, wanted, depth)
+        start = _where_to_start(config, wanted, job=job)
         result = None if start is None else run_in(config, *start, overrides)
     except RunLockedError:
         raise  # the directory is somebody else's
@@ -76,7 +91,7 @@ def run_in(config: TrainConfig, run_dir: Path, resume_from: Path | None, overrid
     """Trains in `run_dir`, locked meanwhile. What is there of a run that goes on is touched only once nothing is left that
     could be refused: a refused resume leaves it as it was."""
     with interruptible(config.trainer.preemption_signal) as interruption, runs.locked(run_dir):
-        with _saying("loading torch …"):
+        with saying("loading torch …"):
             from pggrpo_cli.assemble import find_checkpoint, run_training
             from pggrpo_cli.environment import save_environment
         checkpoint = None if resume_from is None else find_checkpoint(resume_from)
@@ -96,14 +111,14 @@ def run_in(config: TrainConfig, run_dir: Path, resume_from: Path | None, overrid
                 return []
             return [f"not the environment of the last session ({'; '.join(changes)}): the same run, but not to the bit"]
 
-        result = objective(run_training(config, run_dir, checkpoint, interruption, begin))
+        result = objective(run_training(config, run_dir, checkpoint, interruption, begin), config.sweep.metric)
         if interruption.signal is not None and _is_job_of_a_sweep():
             raise StoppedEarly("stopped after the last step of a job, which is done.")
         return result
 
 
 @contextmanager
-def _saying(words: str) -> Iterator[None]:
+def saying(words: str) -> Iterator[None]:
     """Shows `words` on a terminal while within: the imports take seconds, and a silent shell looks dead."""
     shown = sys.stderr.isatty()
     if shown:
@@ -120,39 +135,41 @@ def _is_job_of_a_sweep() -> bool:
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
-def _place_by_hydra(name: str) -> tuple[Path, Sequence[str], int]:
-    """Run directory, overrides, and how many folders deep runs lie: outputs/<date>/<run>, a sweep's one deeper."""
+def _place_by_hydra(name: str) -> tuple[Path, Sequence[str]]:
+    """Run directory and overrides."""
     from hydra.core.hydra_config import HydraConfig
 
+    from pggrpo_cli.sweep.jobs import typed_words
+
     if not HydraConfig.initialized():
-        return runs.new_run_dir(name), (), 2
+        return runs.new_run_dir(name), ()
     hydra = HydraConfig.get()
-    return Path(hydra.runtime.output_dir), list(hydra.overrides.task), 3 if _is_job_of_a_sweep() else 2
+    return Path(hydra.runtime.output_dir), typed_words(hydra)
 
 
-def _where_to_start(config: TrainConfig, run_dir: Path, depth: int) -> tuple[Path, Path | None] | None:
-    """The directory to train in and the run or checkpoint to go on from (resume.from); None: the run is done."""
+def _where_to_start(config: TrainConfig, run_dir: Path, *, job: bool) -> tuple[Path, Path | None] | None:
+    """The directory to train in and the run or checkpoint to go on from (resume.from); None: the run is done. A job of a sweep
+    goes on in its own directory, whatever resume.from says."""
     wish, values = config.resume.from_, as_dict(config)
     metrics = run_dir / runs.METRICS
     holds_run = runs.has_checkpoints(run_dir) or (metrics.exists() and metrics.stat().st_size > 0)
-    if wish != "auto" and holds_run:
+    if wish != "auto" and holds_run and not job:
         raise ConfigError(
             f"`hydra.run.dir`: {run_dir} holds a run already. Give another directory, or resume.from=auto to go on."
         )
-    if wish is None:
+    if runs.has_checkpoints(run_dir) and (job or wish == "auto"):
+        runs.refuse_changes(runs.read_config(run_dir), values, config.resume.allow_changed, run_dir)
+        why = "the sweep" if job else "resume.from=auto"
+        if runs.nothing_left(run_dir, values):
+            print(f"{why}: {run_dir} is finished; nothing is left to do", file=sys.stderr)
+            return None
+        print(f"{why}: goes on in {run_dir}", file=sys.stderr)
+        return run_dir, run_dir
+    if wish is None or (wish == "auto" and job):
         return run_dir, None
     if wish != "auto":
         return run_dir, _checked_source(config, Path(wish).expanduser(), values)
-    if runs.has_checkpoints(run_dir):
-        saved = runs.read_config(run_dir)
-        runs.refuse_changes(saved, values, config.resume.allow_changed, run_dir)
-        same = all(runs.may_change(key, ("resume",)) for key in runs.changed_keys(saved, values))
-        if runs.is_finished(run_dir) and same:
-            print(f"resume.from=auto: {run_dir} is finished; nothing is left to do", file=sys.stderr)
-            return None
-        print(f"resume.from=auto: goes on in {run_dir}", file=sys.stderr)
-        return run_dir, run_dir
-    found = runs.newest_unfinished(run_dir, depth, values)
+    found = runs.newest_unfinished(run_dir, 2, values)
     if found is None:
         print("resume.from=auto: no unfinished run has this configuration; a new one starts", file=sys.stderr)
         return run_dir, None

@@ -69,7 +69,7 @@ def open_display(view: RunView, style: Literal["auto", "live", "plain"], samples
     from pggrpo_cli.live_display import LiveDisplay
     from pggrpo_cli.plain_display import PlainDisplay
 
-    if style == "live" or (style == "auto" and _can_redraw()):
+    if style == "live" or (style == "auto" and can_redraw()):
         import rich.console
 
         console = rich.console.Console(
@@ -83,7 +83,7 @@ def open_display(view: RunView, style: Literal["auto", "live", "plain"], samples
             yield plain
 
 
-def _can_redraw() -> bool:
+def can_redraw() -> bool:
     stdout = sys.stdout
     if stdout is None or not stdout.isatty() or os.environ.get("TERM", "") in ("", "dumb", "unknown"):
         return False

@@ -10,7 +10,7 @@ from pggrpo_cli.private_values import public_override
 from pggrpo_cli.report.run import Run
 from pggrpo_cli.report.settings import differences, flattened, target_name
 
-NO_MATTER = ("seed", "name", "logger", "resume", "security", "device", "checkpoint", "hydra")
+NO_MATTER = ("seed", "name", "logger", "resume", "security", "device", "checkpoint", "sweep", "hydra")
 """Keys (with all below them) that make no other experiment."""
 
 

@@ -10,9 +10,8 @@ from pathlib import Path
 from pggrpo_cli import run_directory as runs
 from pggrpo_cli.errors import UsageError
 from pggrpo_cli.suggestions import nearest
-from pggrpo_cli.sweep import ERROR_FILE
 
-MARKS = (runs.CONFIG, runs.METRICS, ERROR_FILE)
+MARKS = (runs.CONFIG, runs.METRICS, runs.ERROR)
 """A directory that holds one of these is a run's."""
 PATTERNS = ("*/*", "sweeps/*/*/*")
 """Where runs lie below outputs/ (hydra.run.dir and hydra.sweep.dir of conf/train.yaml)."""
@@ -56,7 +55,7 @@ def _meant(path: Path, command: str) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise UsageError(f"{path} {'is a file' if path.exists() else 'is not there'}.{_hint(path, command)}")
-    below = sorted((one for one in path.iterdir() if one.is_dir() and is_run(one)), key=_by_number)
+    below = sorted((one for one in path.iterdir() if one.is_dir() and is_run(one)), key=by_number)
     if below:
         return below
     deeper = sorted({str(file.parent) for mark in MARKS for file in path.glob(f"*/*/{mark}")} | _of_sweeps(path))
@@ -90,6 +89,6 @@ def _last_written(path: Path) -> float:
     return max((os.stat(file).st_mtime for file in files if file.exists()), default=0.0)
 
 
-def _by_number(path: Path) -> tuple[list[int], str]:
+def by_number(path: Path) -> tuple[list[int], str]:
     """Job 10 behind job 9."""
     return [int(digits) for digits in re.findall(r"\d{1,18}", path.name)], path.name

@@ -19,7 +19,6 @@ from pggrpo_cli.errors import CheckpointError
 from pggrpo_cli.json_file import read_object
 from pggrpo_cli.report.metrics_file import Floats, Metrics, Series, read_metrics
 from pggrpo_cli.report.samples_file import Samples
-from pggrpo_cli.sweep import ERROR_FILE
 
 State = Literal["finished", "running", "stopped", "failed"]
 HELD_OUT = "eval/reward"
@@ -129,14 +128,14 @@ def read_run(path: Path, name: str) -> Run:
     if metrics.unreadable:
         lines = "line" if metrics.unreadable == 1 else "lines"
         problems.append(f"{metrics.unreadable} {lines} of {runs.METRICS} could not be read")
-    failure = read_object(path / ERROR_FILE)
+    failure = read_object(path / runs.ERROR)
     return Run(
         path=path,
         name=name,
         config=config,
-        overrides=_overrides(path / runs.OVERRIDES),
+        overrides=overrides_of(path),
         environment=read_object(path / runs.ENVIRONMENT),
-        state=_state(path, failed=bool(failure)),
+        state=state_of(path, failed=bool(failure)),
         failure=str(failure.get("error") or ""),
         metrics=metrics,
         samples=Samples(path / runs.SAMPLES),
@@ -165,7 +164,7 @@ def _lives(pid: int) -> bool:
     return True
 
 
-def _state(path: Path, *, failed: bool) -> State:
+def state_of(path: Path, *, failed: bool) -> State:
     if is_at_work(path):
         return "running"
     if failed:
@@ -173,9 +172,10 @@ def _state(path: Path, *, failed: bool) -> State:
     return "finished" if runs.is_finished(path) else "stopped"
 
 
-def _overrides(file: Path) -> tuple[str, ...]:
+def overrides_of(path: Path) -> tuple[str, ...]:
+    """What was typed for the run in `path`; empty if nothing says it."""
     try:
-        words = yaml.safe_load(file.read_text(encoding="utf-8"))
+        words = yaml.safe_load((path / runs.OVERRIDES).read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
         return ()
     return tuple(str(word) for word in words) if isinstance(words, list) else ()

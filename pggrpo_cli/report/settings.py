@@ -61,7 +61,7 @@ def from_defaults(config: Mapping[str, Any]) -> tuple[list[str], list[Difference
         chosen = plain(compose("train", choices)) if choices else usual
     except PggrpoError:  # an option of this name now needs what it did not need then
         chosen = usual
-    found = [one for one in differences([chosen, config]) if not one.key.startswith("resume.")]
+    found = [one for one in differences([chosen, config]) if not one.key.startswith(("resume.", "sweep."))]
     return choices, found
 
 

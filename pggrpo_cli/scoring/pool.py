@@ -47,6 +47,8 @@ sys.path[:] = json.loads(sys.argv[2])
 from pggrpo_cli.scoring.worker import main
 main(int(sys.argv[1]))
 """
+PROCESSORS = "PGGRPO_PROCESSORS"
+"""The variable that a sweep tells its jobs their share of the processors with."""
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 
@@ -269,6 +271,9 @@ def _accepted(answer: Any) -> Any:
 
 
 def default_workers() -> int:
-    """As many as there are processors for this process."""
+    """As many as there are processors for this process; of a sweep's jobs at a time each has its share."""
+    share = os.environ.get(PROCESSORS, "")
+    if share.isdecimal():
+        return max(1, int(share))
     affinity = getattr(os, "sched_getaffinity", None)
     return max(1, len(affinity(0)) if affinity is not None else os.cpu_count() or 1)

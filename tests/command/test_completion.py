@@ -108,6 +108,23 @@ def test_runs_and_files(folder: Path) -> None:
     assert offered("train", "data.path=nowhere/x") == []
 
 
+def test_sweeps(folder: Path) -> None:
+    there = "outputs/sweeps/2026-11-24/13-00-00-train-b"
+    (folder / there / "0").mkdir(parents=True)
+    assert offered("sweep", "") == ["status", "resume"]
+    assert offered("sweep", "resume", "") == ["outputs/"]  # no sweep is known: any folder
+    (folder / there / "sweep.json").write_text("{}")
+    assert offered("sweep", "status", "") == [there]
+    assert offered("sweep", "status", there, "") == []
+    assert offered("sweep", "status", "--j") == ["--json"]
+    assert offered("sweep", "resume", there, "sweep.j") == ["sweep.jobs="]
+    assert (
+        offered("train", "sweep.direction=")
+        == ["sweep.direction=maximize", "sweep.direction=minimize", "sweep.direction=null"][:2]
+    )
+    assert "hydra/launcher=" in offered("train", "hydra")
+
+
 def test_a_folder_of_ones_own(folder: Path) -> None:
     make_groups(folder / "mine")
     assert offered("train", "--config-dir", "mine", "loss=ot") == ["loss=other"]

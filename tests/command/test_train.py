@@ -23,6 +23,7 @@ from tests.command_fixtures import pretended_environment
 from tests.command_line import PretendedTraining, make_checkpoint
 
 BASE = ["model=tiny", "logger=mine"]
+ONE_PROCESS = "hydra/launcher=basic"
 pytest_plugins = ["tests.command_fixtures"]
 
 
@@ -141,7 +142,7 @@ def test_a_locked_directory(train, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_sweep(train, training: PretendedTraining, capsys: pytest.CaptureFixture[str]) -> None:
-    assert train("-m", "seed=1,2", "loss=pg_grpo,other") == 0
+    assert train("-m", ONE_PROCESS, "seed=1,2", "loss=pg_grpo,other") == 0
     assert [(call[0].seed, call[0].loss["beta"]) for call in training.calls] == [(1, 0.1), (1, 0.2), (2, 0.1), (2, 0.2)]
     folders = [call[1] for call in training.calls]
     assert [folder.name for folder in folders] == ["0", "1", "2", "3"]
@@ -162,17 +163,17 @@ def test_sweep_goes_on_after_a_failure(
         return whole(config, run_dir, resume_from, interruption, begin)
 
     monkeypatch.setattr(sys.modules["pggrpo_cli.assemble"], "run_training", fail)
-    assert train("-m", "seed=1,2,3,4") == 3
+    assert train("-m", ONE_PROCESS, "seed=1,2,3,4") == 3
     assert [call[0].seed for call in training.calls] == [1, 2, 3, 4]
     err = capsys.readouterr().err
     assert "error: NaN in seed 2" in err
     assert "RuntimeError: bug in seed 3" in err
-    assert "2 of the jobs" in err
+    assert "2 of the jobs in" in err
 
 
 def test_a_job_whose_time_is_up_does_not_end_a_sweep(train, training: PretendedTraining) -> None:
     training.error = TimeIsUp("trainer.max_minutes are over.", {"reward": 0.3})
-    assert train("-m", "seed=1,2,3") == 0
+    assert train("-m", ONE_PROCESS, "seed=1,2,3") == 0
     assert len(training.calls) == 3
 
 
@@ -211,8 +212,8 @@ def test_a_run_that_loses_the_race_for_its_directory_leaves_it(
     """Between the look whether the directory is empty and the lock, another run has begun there."""
     where_to_start = command._where_to_start
 
-    def slow(config, run_dir: Path, depth: int) -> object:
-        found = where_to_start(config, run_dir, depth)
+    def slow(config, run_dir: Path, *, job: bool) -> object:
+        found = where_to_start(config, run_dir, job=job)
         (run_dir / "config.yaml").write_text("the other's")
         other = runs.locked(run_dir)
         other.__enter__()
@@ -228,7 +229,7 @@ def test_a_run_that_loses_the_race_for_its_directory_leaves_it(
 
 def test_a_signal_ends_a_sweep(train, training: PretendedTraining) -> None:
     training.error = StoppedEarly("stopped after step 1.")
-    assert train("-m", "seed=1,2,3") == 75
+    assert train("-m", ONE_PROCESS, "seed=1,2,3") == 75
     assert len(training.calls) == 1
 
 
@@ -238,7 +239,7 @@ def test_a_signal_in_the_last_step_of_a_job_ends_the_sweep_too(
 ) -> None:
     training.signal = signal.SIGTERM
     assert train() == 0  # alone it is done, and nothing is left to stop
-    assert train("-m", "seed=1,2,3") == 75
+    assert train("-m", ONE_PROCESS, "seed=1,2,3") == 75
     assert len(training.calls) == 2
     assert "which is done. The jobs after it were not started" in capsys.readouterr().err
 
@@ -278,7 +279,7 @@ def test_words_that_are_no_secrets(
 
 
 def test_sweep_is_checked_before_its_first_job(train, training: PretendedTraining) -> None:
-    assert train("-m", "sampler.top_p=0.5,2") == 2
+    assert train("-m", ONE_PROCESS, "sampler.top_p=0.5,2") == 2
     assert training.calls == []
     assert not Path("outputs").exists()
 

@@ -22,7 +22,7 @@ from rich.console import Console as RichConsole
 
 from pggrpo_cli.chart import area, columns
 from pggrpo_cli.live_display import LiveDisplay
-from pggrpo_cli.logger.console import Console, _can_redraw
+from pggrpo_cli.logger.console import Console, can_redraw
 from pggrpo_cli.panel import panel
 from pggrpo_cli.plain_display import PlainDisplay
 from pggrpo_cli.printable import one_line, printable
@@ -219,12 +219,12 @@ def test_style_by_terminal(monkeypatch: pytest.MonkeyPatch, context: RunContext)
     ):
         monkeypatch.setenv("TERM", term)
         monkeypatch.setenv("COLUMNS", columns_)
-        assert _can_redraw() is expected
+        assert can_redraw() is expected
         with Console(style="auto", samples=True).open(context) as display:
             assert isinstance(display, LiveDisplay if expected else PlainDisplay)
     monkeypatch.setattr(Terminal, "encoding", "ascii")
     monkeypatch.setenv("COLUMNS", "80")
-    assert not _can_redraw()
+    assert not can_redraw()
     monkeypatch.setattr(sys, "stdout", StringIO())
     with Console(style="auto", samples=False).open(context) as display:
         assert isinstance(display, PlainDisplay)

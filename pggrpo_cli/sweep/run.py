@@ -1,0 +1,110 @@
+"""A sweep (-m) from its configuration to its summary: every job is checked before the first one starts, the error of one does
+not end the others, and a folder that holds part of the same sweep is gone on with."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra._internal.hydra import Hydra
+from omegaconf import DictConfig
+
+from pggrpo_cli import run_directory as runs
+from pggrpo_cli.command.train import saying
+from pggrpo_cli.errors import ConfigError, PggrpoError, StoppedEarly
+from pggrpo_cli.sweep.job import JobFailed, SweepStopped, SweepTask
+from pggrpo_cli.sweep.jobs import Check, Job, all_jobs, chosen_beforehand
+from pggrpo_cli.sweep.launcher import known_to_hydra
+from pggrpo_cli.sweep.record import Record, begun, read_record
+from pggrpo_cli.sweep.states import JobState, found_states, refuse_unknown_metric, states_of
+from pggrpo_cli.sweep.trust import resume_command
+
+
+class SweepFailed(PggrpoError):
+    """Some jobs failed, each with its own words before; the exit code is that of the first one."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was typed."""
+
+    config_name: str
+    config_dir: str | None
+    overrides: list[str]
+
+
+def run_sweep(
+    hydra: Hydra, asked: Asked, cfg: DictConfig, check: Check, task: Callable[[DictConfig], float | None]
+) -> None:
+    """Hydra.multirun with its jobs checked first. Raises SweepFailed, StoppedEarly, RunLockedError if another process works on
+    it, or the first job's ConfigError."""
+    beforehand = chosen_beforehand(cfg)
+    with saying("checking the jobs …"):
+        jobs = all_jobs(hydra.config_loader, cfg, check) if beforehand else []
+    folder = str(cfg.hydra.sweep.dir)
+    with _held(Path(folder)):
+        begun(_record(Path(folder), asked, jobs, beforehand=beforehand))
+        # Fixed here, because Hydra composes again and ${now:} and ${run_suffix:} would give another folder.
+        quoted = folder.replace("\\", "\\\\").replace("'", "\\'")
+        fixed = [*asked.overrides, f"hydra.sweep.dir='{quoted}'", "hydra.mode=MULTIRUN"]
+        task_of_a_job = SweepTask(task=task, check=check, searches=not beforehand)
+        try:
+            with known_to_hydra(str(cfg.hydra.launcher.get("_target_"))):
+                hydra.multirun(config_name=asked.config_name, task_function=task_of_a_job, overrides=fixed)
+        except SweepStopped as stopped:
+            again = resume_command(read_record(Path(folder).absolute()))
+            raise StoppedEarly(f"{stopped} Go on with the sweep: {again}") from None
+        except JobFailed as failed:  # a sweeper that bears no more failures
+            print(f"the search ended: {failed}", file=sys.stderr, flush=True)
+    _tell(read_record(Path(folder).absolute()), _known_jobs(Path(folder), beforehand=beforehand))
+
+
+def _record(folder: Path, asked: Asked, jobs: list[Job], *, beforehand: bool) -> Record:
+    words = [word for word in asked.overrides if word.partition("=")[0] not in ("hydra.sweep.dir", "hydra.mode")]
+    return Record(
+        path=folder.absolute(),
+        words=tuple(words),
+        config_name=asked.config_name,
+        config_dir=None if asked.config_dir is None else os.path.abspath(asked.config_dir),
+        working_folder=os.getcwd(),
+        beforehand=beforehand,
+        jobs={job.number: job for job in jobs},
+    )
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """The sweep's folder, locked."""
+    try:
+        with runs.locked(folder):
+            yield
+    except ConfigError as error:
+        error.args = (str(error).replace("`hydra.run.dir`: ", "`hydra.sweep.dir`: ", 1),)
+        raise
+
+
+def _known_jobs(folder: Path, *, beforehand: bool) -> list[JobState]:
+    """Other launchers than ours leave no list of what a search chose: then what lies there."""
+    states = states_of(read_record(folder.absolute()))
+    return states if states or beforehand else found_states(folder.absolute())
+
+
+def _tell(record: Record, states: list[JobState]) -> None:
+    """The summary, and an error if a job failed, stopped, or logged nothing to rank it by."""
+    from pggrpo_cli.sweep.summary import summary
+
+    print(summary(record.path, states), file=sys.stderr, flush=True)
+    failed = [one for one in states if one.state == "failed"]
+    if failed:
+        listed = "; ".join(f"job {one.job.number} with exit code {one.failure.get('exit_code')}" for one in failed)
+        error = SweepFailed(
+            f"{len(failed)} of the jobs in {runs.shown(record.path)} failed: {listed}. The others are done. To run them again, "
+            f"from their checkpoints where there are some: {resume_command(record)}"
+        )
+        error.exit_code = int(failed[0].failure.get("exit_code") or 1)
+        raise error
+    refuse_unknown_metric(states)

@@ -1,0 +1,178 @@
+"""Sweepers and launchers of others: Optuna, joblib, SLURM by submitit. They are optional; the development extra has them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pggrpo_cli.cli import main
+from pggrpo_cli.sweep import launcher
+from tests.command_line import run, run_all
+from tests.sweep.pretended import command_of, notes
+
+pytest_plugins = ["tests.command_fixtures"]
+for plugin in ("hydra_optuna_sweeper", "hydra_joblib_launcher", "hydra_submitit_launcher"):
+    pytest.importorskip(f"hydra_plugins.{plugin}")
+OPTUNA = ["hydra/sweeper=optuna", "hydra.sweeper.direction=${sweep.direction}", "hydra.sweeper.n_jobs=2"]
+FAST = ["debug=fast", "logger=[]", "evaluation.every=null", "data.eval_size=0", "checkpoint.every=null"]
+
+
+@pytest.fixture
+def search(groups: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    monkeypatch.setattr(launcher, "command_of", command_of)
+    monkeypatch.setattr("pggrpo_cli.sweep.processes.LOOK_SECONDS", 0.02)
+
+    def search(*words: str, **behaviour: str) -> int:
+        monkeypatch.setenv("BEHAVIOUR", json.dumps({name[4:]: one for name, one in behaviour.items()}))
+        return main(["train", "-m", "model=tiny", "logger=[]", "hydra.sweep.dir=swept", *OPTUNA, *words])
+
+    return search
+
+
+def results() -> dict[str, object]:
+    found = yaml.safe_load(Path("swept/optimization_results.yaml").read_text())
+    return {"params": found["best_params"], "value": found["best_value"]}
+
+
+def seeds() -> dict[int, int]:
+    return {
+        int(file.parent.name): yaml.safe_load(file.read_text())["seed"] for file in Path("swept").glob("*/config.yaml")
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("direction", "best"), [("maximize", 4), ("minimize", 1)])
+def test_optuna_finds_the_best(search: Callable[..., int], direction: str, best: int) -> None:
+    """The pretended reward is highest at seed 4; seed 6 is killed, and is no end of the search."""
+    words = [
+        "hydra/sweeper/sampler=grid",
+        "seed=choice(1,4,6)",
+        f"sweep.direction={direction}",
+        "hydra.sweeper.max_failure_rate=1",
+    ]
+    assert search(*words, seed6="killed") == 137
+    assert results()["params"] == {"seed": best}
+    assert sorted(seeds().values()) == [1, 4, 6]
+    assert sorted(path.name for path in Path("swept").glob("*/error.json")) == ["error.json"]
+
+
+@pytest.mark.slow
+def test_a_search_goes_on(search: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    """Drawn by a seed, the same trials come again and are done; a study that is kept goes on with further ones."""
+    words = [
+        "hydra/sweeper/sampler=random",
+        "hydra.sweeper.sampler.seed=5",
+        "seed=range(1,99)",
+        "hydra.sweeper.n_trials=3",
+    ]
+    assert search(*words) == 0
+    first = seeds()
+    assert len(first) == 3
+    assert search(*words) == 0
+    assert seeds() == first
+    assert capsys.readouterr().out.count("was done before") == 3
+    kept = ["hydra.sweeper.storage=sqlite:///study.db", "hydra.sweeper.study_name=x", "hydra.sweeper.sampler.seed=6"]
+    assert search(*words, *kept) == 0
+    assert main(["sweep", "resume", "swept"]) == 0
+    assert len(seeds()) == 9
+    assert {number: seeds()[number] for number in first} == first
+    assert [len(notes(Path("swept") / str(number))) for number in range(9)] == [1] * 9
+
+
+@pytest.mark.slow
+def test_a_trial_is_checked_as_it_comes(search: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    assert search("hydra/sweeper/sampler=grid", "sampler.top_p=choice(0.5,2.0)") == 2
+    assert "it was not started, nor were those chosen with it" in capsys.readouterr().err
+    assert not list(Path("swept").glob("*/notes.jsonl"))
+    assert search("hydra/sweeper/sampler=grid", "seed=choice(1,2)", "sweep.metric=nll", "hydra.sweep.dir=other") == 2
+    assert "`sweep.metric`: no job logged nll. There were: reward, step_time." in capsys.readouterr().err
+
+
+def test_examples_are_whole(tmp_path: Path) -> None:
+    lines = [
+        ["train", "experiment=tune_pg_grpo", "--cfg", "hydra", "-p", "hydra.sweeper"],
+        ["train", "hydra/launcher=slurm", "--cfg", "hydra", "-p", "hydra.launcher"],
+        ["train", "hydra/launcher=joblib", "--cfg", "hydra", "-p", "hydra.launcher"],
+        ["train", "-m", "experiment=tune_pg_grpo", "sweep.metric=evel/reward"],
+    ]
+    (optuna, slurm, joblib, refused) = run_all(lines, tmp_path)
+    sweeper = yaml.safe_load(optuna[1].partition("\n")[2])
+    assert list(sweeper["params"]) == ["loss.beta", "optimizer.lr", "loss.kl_coef"]
+    assert sweeper["_target_"].endswith("OptunaSweeper")
+    assert sweeper["sampler"]["_target_"] == "optuna.samplers.TPESampler"
+    found = yaml.safe_load(slurm[1].partition("\n")[2])
+    assert found["_target_"].endswith("SlurmLauncher")
+    assert (found["gpus_per_node"], found["timeout_min"]) == (1, 720)
+    assert joblib[0] == 0
+    assert refused[0] in (0, 2)
+
+
+def test_a_plugin_that_is_missing_is_named(tmp_path: Path) -> None:
+    hide = (
+        "import sys; sys.modules['hydra_plugins'] = None; from pggrpo_cli.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    import subprocess
+
+    from tests.command_line import environment
+
+    for word, extra in (
+        ("experiment=tune_pg_grpo", "optuna"),
+        ("hydra/launcher=joblib", "joblib"),
+        ("hydra/launcher=slurm", "slurm"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", hide, "train", "-m", word],
+            cwd=tmp_path,
+            env=environment(),
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 2
+        assert f"pip install 'pggrpo[{extra}]'" in done.stderr
+
+
+@pytest.mark.slow
+def test_optuna_with_real_runs(tmp_path: Path) -> None:
+    words = [
+        "hydra/sweeper/sampler=grid",
+        "loss.beta=choice(0.1,0.5)",
+        "sweep.jobs=2",
+        "sweep.metric=rewards/length/mean",
+    ]
+    done = run(["train", "-m", *OPTUNA, *FAST, *words, "reward=length", "hydra.sweep.dir=swept"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    reached = {}
+    for number in "01":
+        metrics = [
+            json.loads(line) for line in (tmp_path / "swept" / number / "metrics.jsonl").read_text().splitlines()
+        ]
+        beta = yaml.safe_load((tmp_path / "swept" / number / "config.yaml").read_text())["loss"]["beta"]
+        reached[beta] = metrics[-1]["rewards/length/mean"]
+    found = yaml.safe_load((tmp_path / "swept/optimization_results.yaml").read_text())
+    assert found["best_value"] == pytest.approx(max(reached.values()))
+    assert reached[found["best_params"]["loss.beta"]] == max(reached.values())
+
+
+@pytest.mark.slow
+def test_joblib_with_real_runs(tmp_path: Path) -> None:
+    line = [
+        "train",
+        "-m",
+        "hydra/launcher=joblib",
+        "hydra.launcher.n_jobs=2",
+        "seed=1,2",
+        *FAST,
+        "hydra.sweep.dir=swept",
+    ]
+    done = run(line, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert all((tmp_path / "swept" / number / "finished.json").exists() for number in "01")
+    assert "compare them: pggrpo report swept" in done.stderr
+    again = run(["sweep", "resume", "swept"], tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert again.stderr.count("nothing is left to do") == 2

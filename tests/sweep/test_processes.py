@@ -1,0 +1,60 @@
+"""What is kept of a process's last words."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from pggrpo_cli.sweep.processes import LONGEST, Ended, Order, Processes, last_words
+
+
+class Silent:
+    def __init__(self) -> None:
+        self.most = self.now = 0
+        self.order: list[int] = []
+
+    def began(self, number: int) -> None:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        self.order.append(number)
+
+    def ended(self, ended: Ended, *, asked: bool) -> None:
+        self.now -= 1
+
+    def look(self) -> None: ...
+
+    def stopping(self, running: int) -> None: ...
+
+
+def test_so_many_at_a_time_each_in_its_slot(tmp_path: Path) -> None:
+    code = "import os, sys, time; time.sleep(0.1); print(os.environ['SLOT']); sys.exit(int(sys.argv[1]))"
+    orders = [
+        Order(
+            number=number,
+            command=[sys.executable, "-I", "-S", "-c", code, str(number)],
+            folder=tmp_path / str(number),
+            working_folder=lambda: str(tmp_path),
+            environment=lambda slot: {"SLOT": str(slot)},
+        )
+        for number in range(5)
+    ]
+    watcher = Silent()
+    ended = Processes(2, watcher).run(orders)
+    assert (watcher.most, watcher.now, watcher.order) == (2, 0, [0, 1, 2, 3, 4])
+    assert sorted((one.number, one.code) for one in ended) == [(number, number) for number in range(5)]
+    assert {one.words for one in ended} == {"0", "1"}  # slots are used again
+
+
+def test_last_words(tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    assert last_words(log, 0) == ""
+    log.write_text("error: of an earlier session\n")
+    begin = log.stat().st_size
+    assert last_words(log, begin) == ""
+    with open(log, "a") as file:
+        file.write("step 1\nerror: first\nerror: `loss.beta`: is wrong.\n  Give another.\n\n")
+    assert last_words(log, begin) == "`loss.beta`: is wrong.   Give another."
+    log.write_bytes(b"x" * 100_000 + b"\n" + "é".encode() * 2000 + b"\n\xff last")
+    assert last_words(log, 0) == "� last"
+    log.write_text("y" * 100_000)
+    assert last_words(log, 0) == "y" * (LONGEST - 1) + "…"
