@@ -98,6 +98,7 @@ def test_the_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     assert "ended at once" in err
 
 
+@pytest.mark.slow
 @pytest.mark.fault("T5")
 def test_a_signal_ends_a_sweep_and_its_job_is_saved(tmp_path: Path) -> None:
     program = start(tmp_path, "-m", "seed=1,2", "hydra.sweep.dir=sweep")
