@@ -71,7 +71,7 @@ def _packages() -> Iterator[Finding]:
         )
         return
     present: list[str] = []
-    missing: dict[str, str] = {}
+    missing: dict[str, list[str]] = {}
     for one in wanted:
         extra = str(one.marker).partition("extra == ")[2].strip("'\" ") if one.marker is not None else ""
         if extra in NOT_FOR_USERS:
@@ -80,7 +80,7 @@ def _packages() -> Iterator[Finding]:
             found = version(one.name)
         except PackageNotFoundError:
             if extra:
-                missing.setdefault(one.name, extra)
+                missing.setdefault(extra, []).append(one.name)
             else:
                 yield trouble(one.name, "is not installed, and pggrpo needs it", f"pip install '{_bare(one)}'")
             continue
@@ -90,8 +90,12 @@ def _packages() -> Iterator[Finding]:
             finding = warning if extra else trouble
             yield finding(one.name, f"{found} is not {one.specifier}", f"pip install '{_bare(one)}'")
     yield ok("packages", ", ".join(dict.fromkeys(present)))
-    for name, extra in missing.items():
-        yield warning(name, "is not installed (optional)", f"pip install 'pggrpo[{extra}]'")
+    told: set[str] = set()
+    for extra, names in missing.items():
+        if new := [name for name in names if name not in told]:
+            told.update(new)
+            are = "is" if len(new) == 1 else "are"
+            yield warning(", ".join(new), f"{are} not installed (optional)", f"pip install 'pggrpo[{extra}]'")
 
 
 def _bare(requirement: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import time
 from contextlib import suppress
@@ -104,7 +105,11 @@ def test_one_that_no_longer_answers_is_killed(
     monkeypatch.setattr(tracking, "GRACE", 0.5)
     monkeypatch.setattr(tracking, "SILENCE", 0.5)
     fake.behaves("stopped")
-    log_steps(logger(close_seconds=1), context)
+    with logger(close_seconds=1).open(context) as opened:
+        for step in (1, 2, 3):
+            opened.log(step, {"reward": 0.0})
+        process = opened._process  # type: ignore[attr-defined]
+    assert process.poll() == -signal.SIGKILL
     err = capfd.readouterr().err
     assert err.count("warning") == 1, err
     assert "sends what is left" in err
