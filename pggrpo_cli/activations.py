@@ -23,10 +23,19 @@ def kept_for_backward(policy: Policy) -> tuple[int, int]:
     policy.module.eval()  # where transformers does not checkpoint
     try:
         short, long = _saved(policy, SHORT), _saved(policy, LONG)
+    except RuntimeError:  # a forward that looks at numbers, which an outline has not
+        return _kept_by_a_llama(policy), 0
     finally:
         policy.module.train(trains)
     per_token = (long - short) / (LONG - SHORT)
     return round(per_token), max(0, round(short - SHORT * per_token))
+
+
+def _kept_by_a_llama(policy: Policy) -> int:
+    """Bytes a token of a decoder with two norms and a gated MLP a layer; about right for its relatives."""
+    config = policy.config
+    width, between = config.hidden_size, getattr(config, "intermediate_size", 4 * config.hidden_size)
+    return int(config.num_hidden_layers * (4 * between * policy.compute_dtype.itemsize + 30 * width))
 
 
 def _saved(policy: Policy, tokens: int) -> int:
@@ -38,9 +47,9 @@ def _saved(policy: Policy, tokens: int) -> int:
         kept.append(tensor)  # the list keeps its storage alive, so that no other gets its address
         return tensor
 
+    half = tokens // 2
+    packed = pack([[0] * half], [[torch.zeros(half + 1, dtype=torch.long)]]).to(policy.device)
     with _shapes_of(policy), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        half = tokens // 2
-        packed = pack([[0] * half], [[torch.zeros(half + 1, dtype=torch.long)]]).to(policy.device)
         scores = policy.score(packed, 1.0, with_entropy=True)
         sizes = {_storage(tensor): tensor.untyped_storage().nbytes() for tensor in kept}
         del scores
@@ -62,8 +71,8 @@ def outline_policy(config: Any, tokenizer: Any, weight_dtype: torch.dtype, compu
     from torch._subclasses.fake_tensor import FakeTensorMode
     from transformers import AutoModelForCausalLM
 
-    with FakeTensorMode():
-        module = AutoModelForCausalLM.from_config(config, dtype=torch.float32).to(weight_dtype)
+    with FakeTensorMode(allow_non_fake_inputs=True):  # token ids are real
+        module = AutoModelForCausalLM.from_config(config, dtype=weight_dtype)
         return Policy(module, tokenizer, compute_dtype, like=_Packable())  # type: ignore[arg-type]
 
 

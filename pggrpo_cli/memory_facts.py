@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from pggrpo_cli.activations import kept_for_backward
 from pggrpo_cli.class_source import is_ours
 from pggrpo_cli.config import TrainConfig
 from pggrpo_cli.instantiate import component
+from pggrpo_cli.loading import HELD_OUT_ROWS
 from pggrpo_cli.memory_estimate import MemoryEstimate, MemoryFacts, memory_estimate
 from pggrpo_cli.model_shape import ModelShape
 from pggrpo_cli.optimizer_memory import optimizer_memory
@@ -54,9 +56,16 @@ def _facts(config: TrainConfig, policy: Policy, loss: Loss, lengths: Lengths, ba
         optimizer_working=optimizer.working,
         rewards=sum(models_of_rewards(config, policy.device, isolated=False).values()),
         longest_prompt=lengths.longest_prompt,
-        max_rows=int(config.sampler.get("max_rows") or config.sampler.get("online", {}).get("max_rows") or ALL_ROWS),
+        max_rows=_rows_at_once(config.sampler),
         loads_twice=str(config.model.get("path") or "").endswith(".gguf"),
     )
+
+
+def _rows_at_once(sampler: Mapping[str, Any]) -> int:
+    """Completions that are decoded together, at most."""
+    if "max_new_tokens" not in sampler:
+        return HELD_OUT_ROWS
+    return int(sampler.get("online", sampler).get("max_rows") or ALL_ROWS)
 
 
 def _reference(config: TrainConfig, policy: Policy, loss: Loss, shape: ModelShape) -> tuple[int, int]:

@@ -193,7 +193,10 @@ def _smaller(plan: RunPlan) -> str:
 
 def _disk_finding(plan: RunPlan) -> Finding:
     disk = plan.disk
-    said = f"up to {gigabytes(disk.peak)} of {gigabytes(plan.disk_free)} that are free"
+    said = (
+        f"a checkpoint takes {gigabytes(disk.checkpoint)}, all of the run up to {gigabytes(disk.peak)}; "
+        f"{gigabytes(plan.disk_free)} are free"
+    )
     advice = "free some, lower checkpoint.keep_last, or give another hydra.run.dir"
     if disk.checkpoint > plan.disk_free:
         return trouble("disk", said, advice)
