@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from workloads import PairWorkload, Workload, folder_for, machine, pairs, sums
+from workloads import PairWorkload, Workload, folder_for, machine, pairs
 
 STEPS = ["trainer.max_steps=2", "self_check.enabled=false", "logger=[]", "optimizer.lr=1e-9"]
 NO_EVALUATION = ["evaluation.every=null", "checkpoint.keep_best=null"]
@@ -50,7 +50,7 @@ def overrides(name: str, scratch: Path) -> list[str]:
     if "model=tiny" not in words:
         words += ["model=hf", f"model.path={folder_for(Workload(title='', forced=True), scratch)}"]
     if "data=preference_jsonl" not in words:
-        rows = [{"prompt": [{"role": "user", "content": row["prompt"]}], "answer": row["answer"]} for row in sums(300)]
+        rows = [{"prompt": _said("prompt", f"What is {n} + {n}?"), "answer": str(2 * n)} for n in range(300)]
         return ["data=jsonl", f"data.path={_write(scratch / 'rows.jsonl', rows)}", "data.eval_size=200", *words]
     from transformers import AutoTokenizer
 

@@ -7,28 +7,32 @@ from typing import Any
 
 import torch
 
+from pggrpo_cli.packed_attention import PackedPlan
 from pggrpo_cli.packing import pack
 from pggrpo_cli.policy import Policy
 
-SHORT, LONG = 16, 48
-"""Tokens of the two forwards whose difference is what a token keeps."""
+PROMPT, COMPLETION = 20, 18
+"""Tokens of the forward that is asked; the completion's last is not fed."""
+FED = PROMPT + COMPLETION - 1
+"""A prime number, so that it is a factor of the size of a tensor that grows with the tokens, and of no weight's."""
 
 
 def kept_for_backward(policy: Policy) -> tuple[int, int]:
-    """(bytes a token, bytes whatever the number of tokens: weights that autocast has cast) of an update's forward.
+    """(bytes a token, bytes whatever the number of tokens: weights that autocast has cast) of an update's forward, without
+    the output head.
 
-    Without gradient checkpointing, whatever the policy's own. The policy may be one of shapes alone (`outline_policy`).
+    Without gradient checkpointing, even if the policy has it. The policy may be one of shapes alone (`outline_policy`).
     """
     trains = policy.module.training
     policy.module.eval()  # where transformers does not checkpoint
     try:
-        short, long = _saved(policy, SHORT), _saved(policy, LONG)
+        sizes = _saved(policy)
     except RuntimeError:  # a forward that looks at numbers, which an outline has not
         return _kept_by_a_llama(policy), 0
     finally:
         policy.module.train(trains)
-    per_token = (long - short) / (LONG - SHORT)
-    return round(per_token), max(0, round(short - SHORT * per_token))
+    growing = sum(size for count, size in sizes if count % FED == 0)
+    return round(growing / FED), sum(size for _, size in sizes) - growing
 
 
 def _kept_by_a_llama(policy: Policy) -> int:
@@ -38,8 +42,8 @@ def _kept_by_a_llama(policy: Policy) -> int:
     return int(config.num_hidden_layers * (4 * between * policy.compute_dtype.itemsize + 30 * width))
 
 
-def _saved(policy: Policy, tokens: int) -> int:
-    """Bytes of all that one forward of about so many packed tokens saves, weights apart."""
+def _saved(policy: Policy) -> list[tuple[int, int]]:
+    """(numbers, bytes) of each storage that the body's forward saves, weights apart."""
     own = {_storage(parameter) for parameter in policy.module.parameters()}
     kept: list[torch.Tensor] = []
 
@@ -47,13 +51,20 @@ def _saved(policy: Policy, tokens: int) -> int:
         kept.append(tensor)  # the list keeps its storage alive, so that no other gets its address
         return tensor
 
-    half = tokens // 2
-    packed = pack([[0] * half], [[torch.zeros(half + 1, dtype=torch.long)]]).to(policy.device)
-    with _shapes_of(policy), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        scores = policy.score(packed, 1.0, with_entropy=True)
-        sizes = {_storage(tensor): tensor.untyped_storage().nbytes() for tensor in kept}
-        del scores
-    return sum(size for storage, size in sizes.items() if storage not in own)
+    packed = pack([[0] * PROMPT], [[torch.zeros(COMPLETION, dtype=torch.long)]]).to(policy.device)
+    hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
+    with _shapes_of(policy), policy.computing(), hooks:
+        plan = PackedPlan(packed.groups, policy.compute_dtype)
+        hidden = policy.hidden(packed.input_ids, packed.position_ids, plan)
+        sizes = {
+            _storage(tensor): (
+                tensor.untyped_storage().nbytes() // tensor.element_size(),
+                tensor.untyped_storage().nbytes(),
+            )
+            for tensor in kept
+        }
+        del hidden
+    return [size for storage, size in sizes.items() if storage not in own]
 
 
 def _storage(tensor: torch.Tensor) -> int:

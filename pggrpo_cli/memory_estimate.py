@@ -1,19 +1,22 @@
 """What a run will hold in memory, part by part, in each phase: the peak is the worst phase, not the sum of everything.
 
+On a CPU, freed memory is kept (memory.keep_freed_memory), and what one phase has freed lies between what lives: blocks as
+large as the next phase wants are hardly found in it. So what came before an update counts once more beside it.
+
 Arithmetic alone, in bytes; docs/memory.md says where the parts come from and how near the peak is to measured ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pggrpo_cli.model_shape import ModelShape
 from pggrpo_cli.run_counts import RunCounts
 
-FIRST_USE = 100_000_000
+FIRST_USE = 70_000_000
 """What a process takes when a model loads and computes for the first time: tokenizer, the model's own module, kernels,
-threads' stacks. Measured by benchmarks/memory.py as the peak of the tiny model less what was resident before it."""
+threads' stacks. Measured: 55 MB with the tiny model, 82 MB with SmolLM2's tokenizer of 49,152 tokens."""
 FLOAT32 = 4
 CHOOSING = 3
 """Tensors [rows, vocabulary] in float32 while a token is chosen: logits, log-probabilities, one on the way."""
@@ -35,8 +38,11 @@ class MemoryFacts:
     shape: ModelShape
     weight_width: int
     compute_width: int
-    packs: bool
-    """Whether a rollout holds copies of the linear weights, cast or laid out for its kernels."""
+    rollout_copies: int
+    """How often a rollout takes the linear weights and the head once more in the compute dtype: cast, and on a CPU laid out
+    anew, with the casts' places between them."""
+    keeps_freed: bool
+    """Whether what a phase frees stays with the process."""
     kept_per_token: int
     """Activations that wait for the backward."""
     kept_fixed: int
@@ -80,6 +86,10 @@ class MemoryEstimate:
 def memory_estimate(facts: MemoryFacts, counts: RunCounts) -> MemoryEstimate:
     """Of a run that does more than one update, its moments are there in every phase but the first."""
     weights = facts.shape.parameters * facts.weight_width
+    sampled = [
+        _sampling(facts, counts.prompts_per_step, counts.group_size, counts.completion_tokens if counts.samples else 0),
+        _sampling(facts, counts.evaluated_prompts, 1, counts.evaluation_tokens),
+    ]
     always = {
         "libraries and data": facts.base + (FIRST_USE if facts.base else 0),
         "weights": weights,
@@ -90,16 +100,12 @@ def memory_estimate(facts: MemoryFacts, counts: RunCounts) -> MemoryEstimate:
     later = trained | (moments if counts.updates > 1 else {})
     phases = {
         "load": always | {"reference": facts.reference + facts.reference_loading} | _loading(facts),
-        "rollout": later
-        | _sampling(
-            facts, counts.prompts_per_step, counts.group_size, counts.completion_tokens if counts.samples else 0
-        ),
-        "update": _worst(_update(facts, counts, later, trained | moments)),
+        "rollout": later | sampled[0],
+        "update": _worst(_update(facts, counts, later | _left_over(facts, sampled), trained | moments)),
         "checkpoint": trained | moments | {"on the way": facts.shape.largest * FLOAT32},
     }
     if counts.evaluations:
-        evaluated = _sampling(facts, counts.evaluated_prompts, 1, counts.evaluation_tokens)
-        phases["evaluation"] = (trained | moments if len(counts.evaluations) > 1 else trained) | evaluated
+        phases["evaluation"] = (trained | moments if len(counts.evaluations) > 1 else trained) | sampled[1]
     return MemoryEstimate(
         phases={phase: {part: size for part, size in parts.items() if size} for phase, parts in phases.items()}
     )
@@ -111,6 +117,12 @@ def _loading(facts: MemoryFacts) -> dict[str, int]:
     return {"on the way": max(numbers if facts.loads_twice else 0, narrowed)}
 
 
+def _left_over(facts: MemoryFacts, sampled: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    """What loading and the largest rollout have freed before an update."""
+    freed = facts.reference_loading + max(sum(parts.values()) for parts in sampled)
+    return {"freed, not reused": freed if facts.keeps_freed else 0}
+
+
 def _sampling(facts: MemoryFacts, prompts: int, group_size: int, new_tokens: int) -> dict[str, int]:
     """As decoding.py does it: so many rows at a time, each prompt's keys once, weights prepared for few rows."""
     if not new_tokens or not prompts:
@@ -119,7 +131,7 @@ def _sampling(facts: MemoryFacts, prompts: int, group_size: int, new_tokens: int
     rows = min(max(facts.max_rows, group_size), prompts * group_size)
     slots = min(prompts, 2 * (rows // group_size))
     return {
-        "rollout weights": (shape.linear + shape.head) * facts.compute_width if facts.packs else 0,
+        "rollout weights": (shape.linear + shape.head) * facts.compute_width * facts.rollout_copies,
         "keys and values": (slots * facts.longest_prompt + rows * new_tokens) * shape.key_values * facts.compute_width,
         "logits": rows * shape.vocabulary * (facts.compute_width + CHOOSING * FLOAT32),
     }
@@ -147,9 +159,16 @@ def _update(
             **tiles,
         },
         {**before, "gradients": gradients + shape.head * facts.weight_width, "activations": activations // shape.layers,
-         "attention": ATTENTION_BLOCK * BLOCKS},
+         "attention": _attention(facts, counts), "freed, not reused": 0},
         {**after, "gradients": gradients, "on the way": facts.optimizer_working},
     ]  # fmt: skip
+
+
+def _attention(facts: MemoryFacts, counts: RunCounts) -> int:
+    """Of the weights of one block in its backward."""
+    own = counts.completion_tokens
+    rectangle = facts.shape.heads * counts.group_size * own * (facts.longest_prompt + own)
+    return min(ATTENTION_BLOCK, rectangle) * BLOCKS
 
 
 def _worst(moments: list[dict[str, int]]) -> dict[str, int]:

@@ -22,6 +22,7 @@ class ModelShape:
     """Of the largest parameter."""
     layers: int
     hidden: int
+    heads: int
     vocabulary: int
     key_values: int
     """Keys and values of one token in all layers."""
@@ -50,6 +51,7 @@ class ModelShape:
             largest=max(sizes),
             layers=config.num_hidden_layers,
             hidden=config.hidden_size,
+            heads=heads,
             vocabulary=head.shape[0],
             key_values=2 * config.num_hidden_layers * key_heads * head_size,
             context=int(getattr(config, "max_position_embeddings", 0) or 1 << 30),

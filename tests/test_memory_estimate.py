@@ -22,10 +22,11 @@ from tests.conftest import FAMILIES, save_classifier, save_tiny, tiny_model, tin
 
 SHAPE = ModelShape(
     parameters=1_000_000, linear=600_000, head=300_000, tied=True, largest=300_000, layers=10, hidden=100,
-    vocabulary=3000, key_values=400, context=512,
+    heads=4, vocabulary=3000, key_values=400, context=512,
 )  # fmt: skip
 FACTS = MemoryFacts(
-    base=10**9, shape=SHAPE, weight_width=4, compute_width=2, packs=True, kept_per_token=50_000, kept_fixed=1_200_000,
+    base=10**9, shape=SHAPE, weight_width=4, compute_width=2, rollout_copies=2, keeps_freed=True,
+    kept_per_token=50_000, kept_fixed=1_200_000,
     checkpoints_activations=False, reference=2_800_000, reference_loading=1_200_000, optimizer=8_000_000,
     optimizer_working=0, rewards=0, longest_prompt=60, max_rows=256, loads_twice=False,
 )  # fmt: skip
@@ -51,6 +52,10 @@ def test_of_the_update() -> None:
     assert parts["gradients"] == 4 * 300_000  # of the head alone while all activations wait
     assert found.peak == sum(parts.values())
     assert list(parts.values()) == sorted(parts.values(), reverse=True)
+    rollout = estimate().phases["rollout"]
+    sampling = sum(rollout[part] for part in ("rollout weights", "keys and values", "logits"))
+    assert parts["freed, not reused"] == 1_200_000 + sampling  # the evaluation's part is smaller
+    assert "freed, not reused" not in estimate(keeps_freed=False).parts
     several = estimate("trainer.micro_batch_tokens=500").phases["update"]
     assert several["gradients"] == 4 * (300_000 + 1_000_000)  # those of the micro-batches before it
     assert several["activations"] == 2 * 242 * 50_000
@@ -69,13 +74,13 @@ def test_gradients_are_the_peak_where_activations_are_few() -> None:
 def test_of_rollout_and_evaluation() -> None:
     phases = estimate("evaluation.num_prompts=20", "evaluation.max_new_tokens=100").phases
     assert phases["rollout"]["keys and values"] == (8 * 60 + 64 * 24) * 400 * 2
-    assert phases["rollout"]["rollout weights"] == 900_000 * 2
+    assert phases["rollout"]["rollout weights"] == 900_000 * 2 * 2
     assert phases["rollout"]["logits"] == 64 * 3000 * 14
     assert phases["evaluation"]["keys and values"] == (20 * 60 + 20 * 100) * 400 * 2
     assert "evaluation" not in estimate("evaluation.every=null").phases
     waves = estimate(max_rows=16).phases["rollout"]
     assert waves["keys and values"] == (4 * 60 + 16 * 24) * 400 * 2
-    assert "rollout weights" not in estimate(packs=False).phases["rollout"]
+    assert "rollout weights" not in estimate(rollout_copies=0).phases["rollout"]
 
 
 def test_gradient_checkpointing_keeps_a_layers_input_and_one_layer() -> None:
