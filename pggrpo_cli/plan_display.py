@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from rich.console import Console, RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -65,19 +64,20 @@ def _parts(plan: RunPlan, time: TimeEstimate | None) -> Iterator[RenderableType]
     if plan.notes:
         yield Text("")
         for note in plan.notes:
-            yield _hanging(Text(one_line(note)))
+            yield Text(one_line(note))
     yield Text("")
     for one in plan.findings:
-        yield _hanging(Text.assemble((MARKS[one.status], STYLES[one.status]), f" {one.name}: {one.says}"))
+        yield _marked(Text(MARKS[one.status], STYLES[one.status]), f"{one.name}: {one.says}")
         if one.advice:
-            yield Padding(Text(f"→ {one.advice}"), (0, 0, 0, 2))
+            yield _marked(Text(""), f"→ {one.advice}")
 
 
-def _hanging(text: Text) -> Table:
-    """Continued lines are set in."""
-    table = Table.grid(padding=0)
+def _marked(mark: Text, words: str) -> Table:
+    """Continued lines are set in behind the mark."""
+    table = Table.grid(padding=(0, 1, 0, 0))
+    table.add_column(width=1)
     table.add_column(overflow="fold")
-    table.add_row(text)
+    table.add_row(mark, words)
     return table
 
 
@@ -111,7 +111,8 @@ def _counts(plan: RunPlan) -> dict[str, str]:
         "tokens a step": f"{at_most}{counts.tokens_per_step:,}, each prompt once",
         "updates a step": f"{counts.updates_per_step:,} "
         f"({counts.updates_per_step // counts.minibatches} × {counts.minibatches} minibatches)",
-        "an update": f"at most {counts.micro_batches:,} micro-batches, the largest {counts.micro_batch_tokens:,} tokens",
+        "an update": f"at most {counts.micro_batches:,} micro-batch{'es' if counts.micro_batches > 1 else ''} "
+        f"of up to {counts.micro_batch_tokens:,} tokens",
         "steps": f"{counts.steps:,}; updates {counts.updates:,}{warmup}",
         "prompts in all": f"{counts.steps * counts.prompts_per_step:,} of {counts.rows:,} rows: {counts.epochs:.2f} epochs",
         "evaluations": evaluations,

@@ -59,14 +59,13 @@ class TimeEstimate:
     def rows(self) -> dict[str, str]:
         probed = self.probed
         length = f"{probed.mean_length:.0f} tokens a completion, the longest {probed.longest:.0f}"
-        low, high = _clock(self.run_low), _clock(self.run_high)
         rows = {
-            "loading": f"{_clock(probed.loading)} until the first step",
-            "a step": f"about {_clock(self.step)} ({_clock(self.step_low)} to {_clock(self.step_high)})",
+            "loading": f"{_clock(probed.loading)} for model, data and self-check",
+            "a step": _range(self.step, self.step_low, self.step_high),
             "an evaluation": _clock(self.evaluation),
             "a checkpoint": f"{_clock(self.checkpoint)}, not measured: {WRITTEN_A_SECOND / 1e6:.0f} MB a second",
-            "the run": f"about {_clock(self.run)} ({low} to {high})",
-            "probed": f"a step of {probed.prompts} prompts, {length}; the longer a range, the less that says",
+            "the run": _range(self.run, self.run_low, self.run_high),
+            "probed": f"a step of {probed.prompts} prompts, {length}",
         }
         return {name: words for name, words in rows.items() if self.evaluation or name != "an evaluation"}
 
@@ -130,6 +129,11 @@ def extrapolated(probed: Probed, counts: RunCounts, checkpoint_bytes: int) -> Ti
         run_high=counts.steps * high + beside,
         max_new_tokens=counts.completion_tokens if counts.samples else None,
     )
+
+
+def _range(usual: float, low: float, high: float) -> str:
+    ends = [_clock(low), _clock(high)]
+    return f"about {_clock(usual)}" + (f" ({ends[0]} to {ends[1]})" if ends[0] != ends[1] else "")
 
 
 def _clock(seconds: float) -> str:

@@ -97,8 +97,6 @@ def test_the_disk(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch:
     [
         (["trainer.max_step=3"], "Did you mean trainer.max_steps?"),
         (["--probes"], "Did you mean --probe?"),
-        (["loss=grp"], "grpo"),
-        (["nonsense"], "is neither an option nor key=value"),
         ([*TINY[:2], "data.path=absent.jsonl"], "`data.path`: absent.jsonl does not exist"),
         ([*TINY, "sampler.max_new_tokens=600"], "`sampler.max_new_tokens`: 600 leaves no room for a prompt"),
         ([*TINY, "sampler.group_size=1"], "`sampler.group_size`"),
