@@ -118,8 +118,9 @@ def _loading(facts: MemoryFacts) -> dict[str, int]:
 
 
 def _left_over(facts: MemoryFacts, sampled: Sequence[Mapping[str, int]]) -> dict[str, int]:
-    """What loading and the largest rollout have freed before an update."""
-    freed = facts.reference_loading + max(sum(parts.values()) for parts in sampled)
+    """What loading and rollouts have freed before an update: blocks of a layer's size among those that live. Keys, values and
+    logits are few large blocks, which are found again."""
+    freed = facts.reference_loading + max(parts.get("rollout weights", 0) for parts in sampled)
     return {"freed, not reused": freed if facts.keeps_freed else 0}
 
 
