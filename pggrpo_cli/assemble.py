@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ from pggrpo_cli.instantiate import blamed, component, components
 from pggrpo_cli.interruption import Interruption
 from pggrpo_cli.loading import held_out_sampler, load_policy, render
 from pggrpo_cli.loggers import Loggers, open_loggers
+from pggrpo_cli.memory import resident_bytes
+from pggrpo_cli.memory_facts import estimate_memory
 from pggrpo_cli.origin import model_digest, prompts_digest, refuse_other_origin
 from pggrpo_cli.parts import some_of_each_part
 from pggrpo_cli.plan import about_data, describe, describe_parts, unused_labels
@@ -38,6 +40,7 @@ from pggrpo_cli.protocols import Stateful
 from pggrpo_cli.recorder import Recorder
 from pggrpo_cli.reference import Reference, frozen, frozen_copy
 from pggrpo_cli.row_loading import load_rows
+from pggrpo_cli.run_counts import lengths_of, run_counts
 from pggrpo_cli.run_directory import has_checkpoints, resume_command, save_finished, shown
 from pggrpo_cli.saving import Saver
 from pggrpo_cli.scoring.scorer import Scorer, open_scorer
@@ -61,25 +64,7 @@ def run_training(
     `begin` is called before the first step, once everything is accepted, with the dtype of products and their device;
     it returns lines to be shown.
     """
-    device = resolve_device(config.device)
-    prepare_device(device)
-    transformers.utils.logging.disable_progress_bar()  # it would tear the display
-    check_foreign_targets(config)
-    loss, sampler = component(config.loss, "loss"), component(config.sampler, "sampler")
-    rows, sieve = load_rows(config)
-    check_together(config, loss, sampler, rows)
-    prompt_format = format_of(config.data)
-    context = RunContext(
-        run_dir=run_dir, device=device, seed=config.seed, run_id=run_dir.name, resumed=checkpoint is not None
-    )
-    with ExitStack() as stack:
-        for_rewards = RewardContext(run_dir=run_dir, device=str(device), seed=config.seed)
-        scorer = stack.enter_context(open_scorer(config, for_rewards))
-        scorer.dry_run(some_of_each_part(rows.train or rows.evaluation, 4), prompt_format)
-        loggers = stack.enter_context(open_loggers(components(config.logger, "logger"), context))
-        loggers.phase("loading model")
-        build = _Build(config, context, loss, sampler, scorer, rows, sieve, loggers, stack)
-        trainer = build.trainer(interruption, checkpoint, begin)
+    with opened_run(config, run_dir, checkpoint, interruption, begin) as trainer:
         try:
             metrics = trainer.run()
         except (StoppedEarly, UserCodeError, DataError) as stop:
@@ -91,8 +76,41 @@ def run_training(
             error.args = (f"{error} {_way_back(run_dir)}",)
             raise
         save_finished(run_dir, trainer.progress.step)
-        loggers.message(_closing_words(trainer, run_dir))
+        trainer.loggers.message(_closing_words(trainer, run_dir))
         return metrics
+
+
+@contextmanager
+def opened_run(
+    config: TrainConfig,
+    run_dir: Path,
+    checkpoint: Path | None,
+    interruption: Interruption,
+    begin: Callable[[str], list[str]],
+    *,
+    saves: bool = True,
+) -> Iterator[Trainer]:
+    """A run that is ready for its first step; see run_training. `saves`: whether it will write checkpoints."""
+    device = resolve_device(config.device)
+    prepare_device(device)
+    transformers.utils.logging.disable_progress_bar()  # it would tear the display
+    check_foreign_targets(config)
+    loss, sampler = component(config.loss, "loss"), component(config.sampler, "sampler")
+    rows, sieve = load_rows(config)
+    check_together(config, loss, sampler, rows)
+    base = resident_bytes()
+    prompt_format = format_of(config.data)
+    context = RunContext(
+        run_dir=run_dir, device=device, seed=config.seed, run_id=run_dir.name, resumed=checkpoint is not None
+    )
+    with ExitStack() as stack:
+        for_rewards = RewardContext(run_dir=run_dir, device=str(device), seed=config.seed)
+        scorer = stack.enter_context(open_scorer(config, for_rewards))
+        scorer.dry_run(some_of_each_part(rows.train or rows.evaluation, 4), prompt_format)
+        loggers = stack.enter_context(open_loggers(components(config.logger, "logger"), context))
+        loggers.phase("loading model")
+        build = _Build(config, context, loss, sampler, scorer, rows, sieve, loggers, base, saves, stack)
+        yield build.trainer(interruption, checkpoint, begin)
 
 
 def _way_back(run_dir: Path) -> str:
@@ -137,6 +155,9 @@ class _Build:
     rows: Dataset
     sieve: Sieve
     loggers: Loggers
+    base: int
+    """Bytes of the process before the model."""
+    saves: bool
     stack: ExitStack
 
     def trainer(
@@ -165,7 +186,8 @@ class _Build:
         parts = {"updater": updater, "recorder": recorder, "reference": reference, "sampler": sampler, "order": order}
         parts["evaluation"] = None if evaluation is None else evaluation.sampler
         saver = self._saver(policy, updater, parts)
-        saver.foresee()
+        if self.saves:
+            saver.foresee()
         progress = Progress() if checkpoint is None else Progress(**saver.restore(checkpoint))  # type: ignore[arg-type]
         progress.origin = progress.origin | origin
         own = checkpoint is not None and checkpoint.path.parent.absolute() == saver.folder.absolute()
@@ -282,8 +304,7 @@ class _Build:
         if not policy.packable:
             lines.append(f"slower: this model goes sequence by sequence ({policy.packable_reason})")
         lines += about_data(self.sieve, rendered)
-        lengths = [len(prompt.token_ids) for prompt in rendered.sample]
-        lines += describe(config, policy, trainer.loss, len(rendered.prompts), sum(lengths) / len(lengths))
+        lines += self._described(trainer, rendered)
         lines += [*describe_parts(config, self.rows, rendered.prompts), *self.rows.notes]
         lines += [*unused_labels(self.rows, config), *self.scorer.notes]
         if trainer.progress.step:
@@ -297,3 +318,9 @@ class _Build:
             )
         for line in [*lines, *begin(f"{precision} on {policy.device}")]:
             self.loggers.message(line)
+
+    def _described(self, trainer: Trainer, rendered: RenderedPrompts) -> list[str]:
+        lengths = lengths_of(rendered, 0 if trainer.evaluation is None else len(self.rows.evaluation))
+        counts = run_counts(self.config, lengths)
+        memory = estimate_memory(self.config, trainer.policy, self.loss, counts, lengths, self.base)
+        return describe(self.config, self.loss, counts, lengths.mean_prompt, memory)

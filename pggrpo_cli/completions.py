@@ -82,8 +82,8 @@ def _candidates(before: Sequence[str], word: str) -> Iterable[Candidate]:
         return [] if rest else _matching(word, [(one, "") for one in SHELLS])
     if command == "sweep":
         return _of_sweep(rest, word)
-    if (conf_dir() / f"{command}.yaml").exists() or command == "doctor":
-        name = command if command != "doctor" else "train"
+    if (conf_dir() / f"{command}.yaml").exists() or command in ("doctor", "plan"):
+        name = command if command not in ("doctor", "plan") else "train"
         if word.startswith("-"):
             return _matching(word, HYDRA_OPTIONS.items() if command == name else _options_in_help(command).items())
         return _overrides(name, rest, word)

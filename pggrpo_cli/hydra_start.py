@@ -84,13 +84,21 @@ def start(command: str, arguments: list[str], check: Check, task: Task, check_sw
 
 def compose(command: str = "train", overrides: list[str] | None = None, config_dir: str | None = None) -> DictConfig:
     """The configuration of `pggrpo <command> <overrides>`, from Python. Raises ConfigError or UsageError."""
+    return compose_with_place(command, overrides, config_dir)[0]
+
+
+def compose_with_place(
+    command: str = "train", overrides: list[str] | None = None, config_dir: str | None = None
+) -> tuple[DictConfig, Path]:
+    """The same with the directory that such a run would be written to; it is not made."""
     overrides = [_settable(word) for word in overrides or []]
     with _hydra(config_dir) as hydra:
         _refuse_odd_words(command, overrides, hydra)
         with _translated(hydra, command, overrides):
             cfg = _compose(hydra, command, overrides, RunMode.RUN)
             _refuse_hidden_files([*([config_dir] if config_dir else []), *cfg.hydra.searchpath])
-            return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+            place = Path(str(cfg.hydra.run.dir))
+            return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]), place
 
 
 def shown(command: str, overrides: list[str], config_dir: str | None = None) -> str:

@@ -18,6 +18,9 @@ from pggrpo_cli.prompts import RenderedPrompts, Renderer, format_of, prompt_room
 from pggrpo_cli.sampler.native import Native
 from pggrpo_cli.types import Row
 
+HELD_OUT_ROWS = 256
+"""Answers decoded together where the run's own sampler, which reads what the data bring, has no such key."""
+
 
 def load_policy(config: TrainConfig, device: torch.device) -> tuple[Policy, str]:
     """(the model of `config.model` on `device`, where it came from)."""
@@ -54,4 +57,4 @@ def held_out_sampler(sampler: Any, group_size: int, temperature: float, max_new_
         changes["max_new_tokens"] = max_new_tokens
     if "max_new_tokens" in {field.name for field in fields(sampler)}:
         return replace(sampler, **changes)
-    return Native(top_p=1.0, top_k=0, min_p=0.0, stop=[], max_rows=256, **changes)
+    return Native(top_p=1.0, top_k=0, min_p=0.0, stop=[], max_rows=HELD_OUT_ROWS, **changes)

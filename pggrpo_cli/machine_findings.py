@@ -49,6 +49,14 @@ def available_memory() -> int:
     return min(free, max(0, int(limit) - int(used))) if limit.isdigit() and used.isdigit() else free
 
 
+def total_memory() -> int:
+    """Bytes of the machine, or a container's limit."""
+    import psutil
+
+    total, limit = int(psutil.virtual_memory().total), _cgroup("memory.max")
+    return min(total, int(limit)) if limit.isdigit() else total
+
+
 def _python() -> Iterator[Finding]:
     said = f"{platform.python_version()} on {platform.system()} {platform.machine()}, pggrpo {__version__}"
     if sys.version_info < NEEDED_PYTHON:

@@ -17,6 +17,13 @@ def peak_memory_gb(device: torch.device) -> float:
     return peak / 1e9 if sys.platform == "darwin" else peak * 1024 / 1e9
 
 
+def resident_bytes() -> int:
+    """What of this process lies in memory now, pages of files that it has mapped included."""
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
+
+
 def keep_freed_memory() -> bool:
     """Lets the C library keep freed memory instead of giving it back to the kernel; whether it could (glibc only).
 

@@ -21,14 +21,16 @@ class ModelOutline:
     def context_length(self) -> int:
         return context_length(self.config)
 
-    def num_parameters(self) -> int:
-        """Counted on the meta device: shapes, and no memory or time for their numbers."""
+    def module(self) -> Any:
+        """On the meta device: shapes, and no memory or time for their numbers."""
         import torch
         from transformers import AutoModelForCausalLM
 
         with torch.device("meta"):
-            module = AutoModelForCausalLM.from_config(self.config, dtype=torch.float32)
-        return sum(parameter.numel() for parameter in module.parameters())
+            return AutoModelForCausalLM.from_config(self.config, dtype=torch.float32)
+
+    def num_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.module().parameters())
 
 
 def outline(tokenizer: Any, config: Any, generation_config: Any) -> ModelOutline:
@@ -57,6 +59,21 @@ def outline_of_folder(path: Path, key: str) -> ModelOutline:
 
 def outline_of_hub(name: str, revision: str | None, key: str) -> ModelOutline:
     return _from_pretrained(name, revision, key)
+
+
+def model_config(path: str, revision: str | None, key: str) -> Any:
+    """transformers' configuration of a model folder or a hub id. Raises ConfigError starting with `key`."""
+    from transformers import AutoConfig
+
+    local = Path(path).expanduser()
+    name = str(local) if local.exists() else path
+    options: dict[str, Any] = {"trust_remote_code": False} | ({} if revision is None else {"revision": revision})
+    options |= {"local_files_only": True} if local.exists() else {}
+    try:
+        return AutoConfig.from_pretrained(name, **options)
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ConfigError(f"`{key}`: cannot read the config of {path!r}: {reason}") from error
 
 
 def context_length(config: Any) -> int:

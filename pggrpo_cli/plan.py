@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pggrpo_cli.config import TrainConfig
 from pggrpo_cli.filters import Sieve
 from pggrpo_cli.lazy_prompts import LazyPrompts
+from pggrpo_cli.memory_estimate import MemoryEstimate
 from pggrpo_cli.parts import some_of_each_part
-from pggrpo_cli.policy import Policy
 from pggrpo_cli.prompts import RenderedPrompts
 from pggrpo_cli.protocols import Loss
+from pggrpo_cli.run_counts import RunCounts
 from pggrpo_cli.types import Dataset, Prompt
 
 PAPER_ADVANTAGE = {
@@ -25,28 +26,36 @@ PAPER_ADVANTAGE = {
 }
 
 
-def describe(config: TrainConfig, policy: Policy, loss: Loss, num_prompts: int, mean_prompt_tokens: float) -> list[str]:
+def describe(
+    config: TrainConfig, loss: Loss, counts: RunCounts, mean_prompt: float, memory: MemoryEstimate
+) -> list[str]:
     """The plan, a line each."""
-    trainer, sampler = config.trainer, config.sampler
-    group_size = int(sampler["group_size"])
-    completions = trainer.prompts_per_step * group_size
-    longest = sampler.get("max_new_tokens")
-    tokens = trainer.prompts_per_step * mean_prompt_tokens + completions * (longest or 0)
-    updates = trainer.passes_per_rollout * trainer.minibatches
-    at_most = f" × ≤{longest} tokens" if longest else " from the data set"
-    micro = max(1, math.ceil(tokens / trainer.minibatches / trainer.micro_batch_tokens))
-    lines = [
-        f"each step: {trainer.prompts_per_step} prompts × {group_size} completions = {completions}{at_most}; "
+    at_most = f" × ≤{counts.completion_tokens} tokens" if counts.samples else " from the data set"
+    updates, micro = counts.updates_per_step, counts.micro_batches
+    return [
+        f"each step: {counts.prompts_per_step} prompts × {counts.group_size} completions = "
+        f"{counts.completions_per_step}{at_most}; "
         f"{updates} update{'s' if updates > 1 else ''} of ≤{micro} micro-batch{'es' if micro > 1 else ''}",
-        f"{trainer.max_steps} steps see {trainer.max_steps * trainer.prompts_per_step} of {num_prompts} prompts "
-        f"({trainer.max_steps * trainer.prompts_per_step / num_prompts:.1f} epochs), {mean_prompt_tokens:.0f} tokens each",
-        f"memory: about {expected_gigabytes(config, policy, loss, tokens):.1f} GB",
+        f"{counts.steps} steps see {counts.steps * counts.prompts_per_step} of {counts.rows} prompts "
+        f"({counts.epochs:.1f} epochs), {mean_prompt:.0f} tokens each",
+        f"memory: at most about {memory.peak / 1e9:.1f} GB, in the {memory.peak_phase} phase ({_largest(memory)})",
+        *remarks(config, loss),
     ]
-    if longest and not (loss.needs_advantages or loss.needs_pairs):
+
+
+def remarks(config: TrainConfig, loss: Loss) -> list[str]:
+    """What β does here, and pairings that are not a paper's."""
+    lines = []
+    if config.sampler.get("max_new_tokens") and not (loss.needs_advantages or loss.needs_pairs):
         lines.append(
             "note: this loss looks at no reward, so it trains on whatever is sampled; sampler=offline gives it data"
         )
     return lines + _about_beta(config, loss) + _about_pairing(config, loss)
+
+
+def _largest(memory: MemoryEstimate) -> str:
+    """Its three largest parts."""
+    return ", ".join(f"{name} {size / 1e9:.2g}" for name, size in list(memory.parts.items())[:3])
 
 
 def about_data(sieve: Sieve, rendered: RenderedPrompts) -> list[str]:
@@ -60,27 +69,6 @@ def about_data(sieve: Sieve, rendered: RenderedPrompts) -> list[str]:
     elif rendered.dropped or rendered.truncated:
         lines.append(f"data: {rendered.dropped} overlong prompts dropped, {rendered.truncated} truncated")
     return lines
-
-
-def expected_gigabytes(config: TrainConfig, policy: Policy, loss: Loss, tokens_per_step: float) -> float:
-    """Weights, gradients and two Adam moments; the casts of compute; the reference; activations of one micro-batch;
-    keys and values of the rollout; one chunk of logits. An estimate, in 10⁹ bytes."""
-    parameters = sum(parameter.numel() for parameter in policy.module.parameters())
-    width = next(policy.module.parameters()).element_size()
-    compute = policy.compute_dtype.itemsize
-    model = policy.config
-    layers, hidden = model.num_hidden_layers, model.hidden_size
-    heads = model.num_attention_heads
-    kv_heads = getattr(model, "num_key_value_heads", None) or heads
-    head_size = getattr(model, "head_dim", None) or hidden // heads
-    micro = min(tokens_per_step, config.trainer.micro_batch_tokens)
-    total = parameters * 4 * width
-    total += parameters * compute * 2 if policy.autocasts else 0
-    total += parameters * compute if loss.needs_reference else 0
-    total += micro * layers * (8 * getattr(model, "intermediate_size", 4 * hidden) + 30 * hidden)
-    total += tokens_per_step * 2 * layers * kv_heads * head_size * compute
-    total += 3 * 512 * model.vocab_size * 4
-    return (total + 0.7e9) / 1e9
 
 
 def describe_parts(config: TrainConfig, rows: Dataset, prompts: Sequence[Prompt]) -> list[str]:

@@ -5,11 +5,11 @@ The model's weights are not read: shapes, tokenizer and configuration tell what 
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,6 @@ from pggrpo_cli.config import TrainConfig
 from pggrpo_cli.errors import PggrpoError
 from pggrpo_cli.failure import show_cause
 from pggrpo_cli.findings import Finding, ok, trouble, warning
-from pggrpo_cli.machine_findings import available_memory
 
 if TYPE_CHECKING:
     from pggrpo_cli.model_outline import ModelOutline
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
 
 ROWS = 200
 """Rows that are rendered and tokenised; a data set may have millions."""
-OPTIMIZER_COPIES = 2
-GRADIENTS_AND_WEIGHTS = 2
 
 
 def run_findings(overrides: list[str], config_dir: str | None) -> Iterator[Finding]:
@@ -46,7 +43,8 @@ def run_findings(overrides: list[str], config_dir: str | None) -> Iterator[Findi
 
     logging.set_verbosity_error()
     parts: dict[str, Any] = {}
-    for name, look in (("model", _model), ("data", _data), ("prompts", _prompts), ("reward", _reward)):
+    looks = {"model": _model, "data": _data, "prompts": _prompts, "size": _size, "reward": _reward}
+    for name, look in looks.items():
         with _told() as problems:
             yield from look(config, parts)
         yield from (_from_error(name, error) for error in problems)
@@ -83,7 +81,6 @@ def _model(config: TrainConfig, parts: dict[str, Any]) -> Iterator[Finding]:
     yield _tokens(model)
     template = config.model["chat_template"] or model.tokenizer.chat_template
     yield ok("chat template", "there is one" if template else "none, and plain text needs none")
-    yield from _room(config, count)
 
 
 def _tokens(model: ModelOutline) -> Finding:
@@ -98,38 +95,25 @@ def _tokens(model: ModelOutline) -> Finding:
     return ok("tokens", f"end {ends}; begin {bos}; pad {pad} (nothing is padded in training)")
 
 
-def _room(config: TrainConfig, parameters: int) -> Iterator[Finding]:
-    """Memory for weights, gradients and Adam's two moments; the disk for the checkpoints that are kept."""
-    width = 2 if config.model["weight_dtype"] == "bfloat16" else 4
-    needed, free = parameters * width * (GRADIENTS_AND_WEIGHTS + OPTIMIZER_COPIES), available_memory()
-    said = f"weights, gradients and optimizer take {_gb(needed)}; {_gb(free)} are free on the CPU"
-    if needed > free and config.device in ("auto", "cpu"):
-        yield warning("memory of the run", said, "a smaller model, optimizer=sgd or adafactor, or a GPU's memory")
-    else:
-        yield ok("memory of the run", f"{said}; activations come on top")
-    settings = config.checkpoint
-    whole = parameters * width * (1 + OPTIMIZER_COPIES)
-    wanted = (settings.keep_last + 1 + (settings.keep_best is not None)) * whole
-    free = shutil.disk_usage(Path.cwd()).free
-    said = f"a checkpoint takes up to {_gb(whole)}, those that are kept {_gb(wanted)}; {_gb(free)} are free here"
-    if free < wanted:
-        advice = "free some, lower checkpoint.keep_last, or give another hydra.run.dir"
-        yield trouble("checkpoints", said, advice) if free < whole else warning("checkpoints", said, advice)
-    else:
-        yield ok("checkpoints", said)
+def _size(config: TrainConfig, parts: dict[str, Any]) -> Iterator[Finding]:
+    """Memory and disk, as `pggrpo plan` foresees them."""
+    if not {"model", "rows", "fit together", "rendered"} <= parts.keys():
+        return
+    from pggrpo_cli.run_plan import foreseen
 
-
-def _gb(count: float) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
+    plan = foreseen(config, Path.cwd(), parts["rows"], parts["sieve"], parts["model"], parts["base"])
+    for finding, name in zip(plan.findings, ("memory of the run", "checkpoints"), strict=True):
+        yield replace(finding, name=name)
 
 
 def _data(config: TrainConfig, parts: dict[str, Any]) -> Iterator[Finding]:
     from pggrpo_cli.instantiate import component
+    from pggrpo_cli.memory import resident_bytes
     from pggrpo_cli.row_loading import load_rows
     from pggrpo_cli.together import check_together
 
-    rows, _ = load_rows(config)
-    parts["rows"] = rows
+    rows, sieve = load_rows(config)
+    parts |= {"rows": rows, "sieve": sieve, "base": resident_bytes()}
     first = (rows.train or rows.evaluation)[0]
     kind = "text prompt" if isinstance(first.prompt, str) else "conversation"
     with_completions = f" with {len(first.completions)} completions" if first.completions else ""
@@ -139,6 +123,7 @@ def _data(config: TrainConfig, parts: dict[str, Any]) -> Iterator[Finding]:
         f"columns for the rewards: {columns}",
     )  # fmt: skip
     check_together(config, component(config.loss, "loss"), component(config.sampler, "sampler"), rows)
+    parts["fit together"] = True
 
 
 def _prompts(config: TrainConfig, parts: dict[str, Any]) -> Iterator[Finding]:
@@ -160,6 +145,7 @@ def _prompts(config: TrainConfig, parts: dict[str, Any]) -> Iterator[Finding]:
         return
     rows: list[Row] = list(parts["rows"].train[:ROWS])
     rendered = render_rows(rows, model.tokenizer, format_of(config.data), room, model.end_token_ids)
+    parts["rendered"] = True
     lengths = [len(prompt.token_ids) for prompt in rendered.prompts]
     said = f"of {len(rows)} rows: {sum(lengths) / len(lengths):.0f} tokens on average, at most {max(lengths)} of {room}"
     bos = model.tokenizer.bos_token_id

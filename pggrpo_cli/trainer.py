@@ -166,7 +166,7 @@ class Trainer:
         """The metrics of the next step; of the last one, where only its evaluation is still to be done."""
         known = self.progress.unevaluated
         if not known:
-            return self._step(step)
+            return self.one_step(step)
         self.progress.unevaluated = {}
         self.saved_step = None  # the checkpoint is of the step before its evaluation
         return {name: math.nan if value is None else value for name, value in known.items()}
@@ -183,8 +183,8 @@ class Trainer:
             words = f"stopped {where}, which will be done again; everything before it is saved."
             raise StoppedEarly(_because(stop, words)) from None
 
-    def _step(self, step: int) -> dict[str, float]:
-        """One rollout round with all its updates."""
+    def one_step(self, step: int) -> dict[str, float]:
+        """One rollout round with all its updates: its metrics."""
         started = time.monotonic()
         self._seed_everything(step)
         times: dict[str, float] = {}

@@ -17,7 +17,7 @@ from pggrpo_cli.policy import Policy
 from pggrpo_cli.prompts import tokenise
 from pggrpo_cli.ranges import Range
 from pggrpo_cli.reference import frozen
-from pggrpo_cli.scoring.second_models import placed, size
+from pggrpo_cli.scoring.second_models import foreseen, frozen_bytes, placed, size
 from pggrpo_cli.types import OfflineCompletion, RewardContext, Rollout, Row, Sample, ScoreError, Scores
 from pggrpo_cli.weights import load_model
 
@@ -59,6 +59,14 @@ class Implicit:
             reference = _loaded(self.reference_path, f"{KEY}.reference_path", dtype, device)
             _same_vocabulary(self, policy, reference)
         yield OpenImplicit(self, policy, reference)
+
+    def model_bytes(self, run_device: torch.device) -> int:
+        """Of the weights of both models beside the run's, before any is read. Raises ConfigError if one is not there."""
+        dtype = foreseen(self.dtype, self.device, run_device, KEY)
+        if dtype is None:
+            return 0
+        paths = {f"{KEY}.path": self.path, f"{KEY}.reference_path": self.reference_path}
+        return sum(frozen_bytes(path, key, dtype) for key, path in paths.items() if path is not None)
 
 
 class OpenImplicit:

@@ -13,7 +13,7 @@ from pggrpo_cli.chat_template import use_chat_template
 from pggrpo_cli.errors import ConfigError
 from pggrpo_cli.prompts import rendered
 from pggrpo_cli.ranges import Range
-from pggrpo_cli.scoring.second_models import context_of, placed, size
+from pggrpo_cli.scoring.second_models import classifier_bytes, context_of, foreseen, placed, size
 from pggrpo_cli.types import RewardContext, Sample, ScoreError, Scores
 from pggrpo_cli.weights import load_classifier
 
@@ -51,6 +51,11 @@ class RewardModel:
         loaded.tokenizer.truncation_side = "left"
         column = self._column(loaded.module.config)
         yield OpenRewardModel(self, _prepared(loaded.module).to(device), loaded.tokenizer, column)
+
+    def model_bytes(self, run_device: torch.device) -> int:
+        """Of its weights beside the run's, before any is read. Raises ConfigError if there is no such model."""
+        dtype = foreseen(self.dtype, self.device, run_device, KEY)
+        return 0 if dtype is None else classifier_bytes(self.path, self.revision, dtype, f"{KEY}.path")
 
     def _column(self, config: Any) -> int:
         names = [str(config.id2label[index]) for index in range(config.num_labels)]

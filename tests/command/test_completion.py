@@ -61,6 +61,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (["train", "--cfg", ""], ["job", "hydra", "all"]),
     (["doctor", "loss=h"], ["loss=hinge"]),
     (["doctor", "--j"], ["--json"]),
+    (["plan", "loss=h"], ["loss=hinge"]),
+    (["plan", "--p"], ["--probe"]),
     (["config", ""], ["ls", "show", "copy", "validate"]),
     (["config", "ls", "los"], ["loss"]),
     (["config", "show", "loss/pg"], ["loss/pg_grpo"]),
