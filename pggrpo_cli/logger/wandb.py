@@ -76,7 +76,7 @@ class Session:
 
         self._wandb = wandb
 
-        def begin(mode: str) -> Any:
+        def begin(mode: Any) -> Any:
             return wandb.init(
                 project=settings["project"],
                 entity=settings["entity"],
