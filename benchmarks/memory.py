@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from workloads import PairWorkload, Workload, folder_for, machine, pairs
@@ -63,7 +64,7 @@ def _said(key: str, text: str) -> list[dict[str, str]]:
     return [{"role": "user" if key == "prompt" else "assistant", "content": text}]
 
 
-def _write(path: Path, rows: list[dict[str, object]]) -> Path:
+def _write(path: Path, rows: Sequence[Mapping[str, object]]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 

@@ -222,10 +222,11 @@ def test_keys_are_checked_before_anything_heavy(tmp_path: Path) -> None:
 
 def test_exit_codes_of_a_server_that_is_not_there_and_of_one_that_goes(tmp_path: Path) -> None:
     url = f"http://127.0.0.1:{dead_port()}/v1"
+    (tmp_path / "empty").mkdir()
     with loopback(down_from(2 * DRY_RUN + FIRST_EVALUATION)) as server:
         absent = ["train", *line(server, f"reward.judge.url={url}"), "hydra.run.dir=none"]
         leaves = ["train", *line(server, "reward.judge.concurrency=1"), "hydra.run.dir=run"]
-        refused = ["train", *line(server), "model=hf", "model.path=./nowhere", "hydra.run.dir=refused"]
+        refused = ["train", *line(server), "model=hf", "model.path=./empty", "hydra.run.dir=refused"]
         (code, _, err, _), (other, _, _, _), (stopped, _, words, _) = run_all([absent, refused, leaves], tmp_path)
     assert code == 2
     assert err.startswith(f"error: `reward.judge.url`: nothing answers at {url}/chat/completions: the connection was")
