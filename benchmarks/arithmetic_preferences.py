@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 
 from pggrpo_cli.check import checked
+from pggrpo_cli.composing import compose
 from pggrpo_cli.config import TrainConfig
-from pggrpo_cli.hydra_start import compose
 from pggrpo_cli.instantiate import component
 from pggrpo_cli.policy import Policy, resolve_compute_dtype
 from pggrpo_cli.prompts import apply_format, format_of, render_rows

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pggrpo_cli.panel import panel
-from pggrpo_cli.run_view import RunView
+from pggrpo_cli.display.panel import panel
+from pggrpo_cli.display.run_view import RunView
 
 WIDTH, HEIGHT = 92, 40
 

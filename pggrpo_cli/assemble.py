@@ -29,10 +29,11 @@ from pggrpo_cli.interruption import Interruption
 from pggrpo_cli.loading import held_out_sampler, load_policy, render
 from pggrpo_cli.loggers import Loggers, open_loggers
 from pggrpo_cli.memory import resident_bytes
-from pggrpo_cli.memory_facts import estimate_memory
 from pggrpo_cli.origin import model_digest, prompts_digest, refuse_other_origin
 from pggrpo_cli.parts import some_of_each_part
-from pggrpo_cli.plan import about_data, describe, describe_parts, unused_labels
+from pggrpo_cli.planning.memory_facts import estimate_memory
+from pggrpo_cli.planning.plan import about_data, describe, describe_parts, unused_labels
+from pggrpo_cli.planning.run_counts import lengths_of, run_counts
 from pggrpo_cli.policy import Policy, resolve_compute_dtype
 from pggrpo_cli.progress import Progress
 from pggrpo_cli.prompts import RenderedPrompts, format_of
@@ -40,7 +41,6 @@ from pggrpo_cli.protocols import Stateful
 from pggrpo_cli.recorder import Recorder
 from pggrpo_cli.reference import Reference, frozen, frozen_copy
 from pggrpo_cli.row_loading import load_rows
-from pggrpo_cli.run_counts import lengths_of, run_counts
 from pggrpo_cli.run_directory import has_checkpoints, resume_command, save_finished, shown
 from pggrpo_cli.saving import Saver
 from pggrpo_cli.scoring.scorer import Scorer, open_scorer

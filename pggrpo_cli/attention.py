@@ -3,7 +3,7 @@
 transformers calls it (through AttentionInterface) with the queries, keys and values of one flat row of tokens. What
 the tokens are to each other stands in a plan, passed to the model as `attention_plan=`: a PackedPlan (prompts, each
 followed by the completions that share it; packed_attention.py) or a DecodePlan (one new token for each live row;
-decode_attention.py).
+engine/decode_attention.py).
 """
 
 from __future__ import annotations

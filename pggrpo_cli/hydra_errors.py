@@ -45,12 +45,12 @@ def hydra_errors(
         ) from error
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_composition(error, overrides, groups, compose)) from error
-    except UserWarning as warning:  # see hydra_start: a missing search path only warns
+    except UserWarning as warning:  # see composing.py: a missing search path only warns
         raise ConfigError(f"`hydra.searchpath`: {warning} Give an existing folder as file:///absolute/path.") from None
 
 
 def _typed(text: str | None) -> str:
-    """`text` without the ++ that hydra_start puts before some words."""
+    """`text` without the ++ that composing.py puts before some words."""
     return re.sub(r"(?<![\w+])\+\+(?=(?:reward|data)\.)", "", text or "")
 
 

@@ -29,7 +29,7 @@ ROWS = 200
 def run_findings(overrides: list[str], config_dir: str | None) -> Iterator[Finding]:
     """What can be known of `pggrpo train <overrides>` before it starts. What depends on a part in trouble is left out."""
     from pggrpo_cli.check import check_foreign_targets, checked
-    from pggrpo_cli.hydra_start import compose
+    from pggrpo_cli.composing import compose
 
     try:
         config = checked(compose("train", overrides, config_dir))
@@ -99,7 +99,7 @@ def _size(config: TrainConfig, parts: dict[str, Any]) -> Iterator[Finding]:
     """Memory and disk, as `pggrpo plan` foresees them."""
     if not {"model", "rows", "fit together", "rendered"} <= parts.keys():
         return
-    from pggrpo_cli.run_plan import foreseen
+    from pggrpo_cli.planning.run_plan import foreseen
 
     plan = foreseen(config, Path.cwd(), parts["rows"], parts["sieve"], parts["model"], parts["base"])
     for finding, name in zip(plan.findings, ("memory of the run", "checkpoints"), strict=True):

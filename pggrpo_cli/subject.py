@@ -9,7 +9,7 @@ from typing import Any
 
 from pggrpo_cli.config import MAPPING_KEYS, NAMED_GROUPS, SINGLE_GROUPS, TrainConfig, build, conf_dir, plain
 from pggrpo_cli.errors import UsageError
-from pggrpo_cli.export_source import Source, find_source
+from pggrpo_cli.exporting.export_source import Source, find_source
 from pggrpo_cli.manifest import MANIFEST
 from pggrpo_cli.run_directory import CONFIG, read_config
 from pggrpo_cli.run_overrides import parse_overrides, refuse_targets, set_key
@@ -104,7 +104,7 @@ def _of_model(name: str, overrides: Sequence[str], config_dir: str | None) -> di
 
 
 def _composed(overrides: Sequence[str], config_dir: str | None) -> dict[str, Any]:
-    from pggrpo_cli.hydra_start import compose
+    from pggrpo_cli.composing import compose
 
     return plain(compose("train", list(overrides), config_dir))
 

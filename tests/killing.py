@@ -30,7 +30,7 @@ POINTS = {
     "evaluation": "pggrpo_cli.evaluation:Evaluation.run",
     "rollout": "pggrpo_cli.sampler.native:OpenNative.sample",
     "offline rollout": "pggrpo_cli.sampler.offline:OpenOffline.sample",
-    "a token": "pggrpo_cli.decoding:_Batch.feed",
+    "a token": "pggrpo_cli.engine.decoding:_Batch.feed",
     "scoring": "pggrpo_cli.scoring.scorer:Scoring.finish",
     "reference": "pggrpo_cli.update:Updater._add_references",
     "old log-probabilities": "pggrpo_cli.update:Updater._add_olds",
@@ -107,7 +107,16 @@ def serve() -> None:
     torch.set_num_threads(1)  # a pool of threads does not survive a fork
     for target in POINTS.values():
         importlib.import_module(target.partition(":")[0])
-    for name in ("assemble", "cli", "command.train", "command.resume", "hydra_start", "model.tiny", "data.jsonl"):
+    for name in (
+        "assemble",
+        "cli",
+        "command.train",
+        "command.resume",
+        "hydra_start",
+        "training",
+        "model.tiny",
+        "data.jsonl",
+    ):
         importlib.import_module(f"pggrpo_cli.{name}")
     for line in sys.stdin:
         request = json.loads(line)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from pggrpo_cli.check import check
-from pggrpo_cli.hydra_start import compose
+from pggrpo_cli.composing import compose
 from tests.command_line import ROOT, environment
 
 

@@ -13,9 +13,9 @@ import pytest
 
 from pggrpo_cli import check, class_source, config
 from pggrpo_cli.class_source import NoSuchTarget, read_parameters
+from pggrpo_cli.composing import compose
 from pggrpo_cli.errors import ConfigError, UserCodeError
 from pggrpo_cli.field_types import parse_annotation
-from pggrpo_cli.hydra_start import compose
 from tests.command_line import make_groups
 
 OURS = """

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pggrpo_cli import config as schema
-from pggrpo_cli.hydra_start import compose
+from pggrpo_cli.composing import compose
 from pggrpo_cli.instantiate import component
 from pggrpo_cli.scoring.scorer import open_scorer
 from pggrpo_cli.types import RewardContext, Sample

@@ -11,8 +11,8 @@ from omegaconf import OmegaConf
 from pggrpo_cli import config
 from pggrpo_cli.check import check_values
 from pggrpo_cli.class_source import read_parameters
+from pggrpo_cli.composing import compose
 from pggrpo_cli.errors import ConfigError
-from pggrpo_cli.hydra_start import compose
 from tests.command_line import ROOT
 
 pytest_plugins = ["tests.command_fixtures"]

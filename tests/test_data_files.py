@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from pggrpo_cli.composing import compose
 from pggrpo_cli.config import plain
 from pggrpo_cli.data_files import check_files, check_rows
 from pggrpo_cli.errors import ConfigError
-from pggrpo_cli.hydra_start import compose
 
 
 @pytest.fixture(scope="module")

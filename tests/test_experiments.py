@@ -9,8 +9,8 @@ import pytest
 
 from pggrpo_cli import train
 from pggrpo_cli.check import check
+from pggrpo_cli.composing import compose
 from pggrpo_cli.config import conf_dir
-from pggrpo_cli.hydra_start import compose
 
 EXPERIMENTS = sorted(file.stem for file in (conf_dir() / "experiment").glob("*.yaml"))
 NEEDS = {

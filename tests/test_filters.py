@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from pggrpo_cli.check import check_values, checked, foreign_nodes
+from pggrpo_cli.composing import compose
 from pggrpo_cli.config import MAPPING_KEYS, build, plain
 from pggrpo_cli.data.jsonl import Jsonl
 from pggrpo_cli.errors import ConfigError, DataError, UserCodeError
 from pggrpo_cli.filters import RowFilter, Sieve, conditions
-from pggrpo_cli.hydra_start import compose
 from pggrpo_cli.row_loading import load_rows
 from pggrpo_cli.types import Dataset, OfflineCompletion, Row
 

@@ -12,8 +12,8 @@ import pytest
 
 from pggrpo_cli.assemble import run_training
 from pggrpo_cli.check import checked
+from pggrpo_cli.composing import compose
 from pggrpo_cli.errors import StoppedEarly, UserCodeError
-from pggrpo_cli.hydra_start import compose
 from pggrpo_cli.interruption import Interruption
 from tests.command_line import run, run_all
 from tests.killing import TIMES

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from pggrpo_cli.check import check_values
+from pggrpo_cli.composing import compose
 from pggrpo_cli.config import MAPPING_KEYS, NAMED_GROUPS, plain
-from pggrpo_cli.hydra_start import compose
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"

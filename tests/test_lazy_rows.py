@@ -15,7 +15,7 @@ from pggrpo_cli.lazy_prompts import LazyPrompts, render_lazily
 from pggrpo_cli.lazy_rows import LazyRows
 from pggrpo_cli.model.tiny import byte_tokenizer
 from pggrpo_cli.origin import prompts_digest
-from pggrpo_cli.plan import about_data
+from pggrpo_cli.planning.plan import about_data
 from pggrpo_cli.prompts import PromptFormat, Renderer
 from pggrpo_cli.types import Dataset
 

@@ -112,7 +112,7 @@ def test_other_errors_are_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> No
 def test_the_rollout_goes_on_with_fewer_rows(
     context: RunContext, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import pggrpo_cli.decoding as decoding
+    import pggrpo_cli.engine.decoding as decoding
 
     policy = tiny_policy()
     sampler = Native(

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from pggrpo_cli.check import checked
+from pggrpo_cli.composing import compose
 from pggrpo_cli.errors import ConfigError
-from pggrpo_cli.hydra_start import compose
 from pggrpo_cli.instantiate import component
 from pggrpo_cli.rollouts import why_nothing_trains
 from pggrpo_cli.row_loading import load_rows

@@ -70,7 +70,7 @@ def _show(arguments: list[str]) -> None:
     if len(given.words) == 1 and "=" not in given.words[0] and not given.words[0].startswith("~"):
         print(_file(given.words[0], given.config_dir).read_text(encoding="utf-8"), end="")
         return
-    from pggrpo_cli.hydra_start import shown
+    from pggrpo_cli.composing import shown
 
     print(shown("train", given.words, given.config_dir), end="")
 
@@ -121,7 +121,7 @@ def _validate(arguments: list[str]) -> None:
         folder, chosen = _own_file(Path(files[0]), folder)
         words = [chosen, *words]
     from pggrpo_cli.check import check_foreign_targets, checked
-    from pggrpo_cli.hydra_start import compose
+    from pggrpo_cli.composing import compose
 
     config = checked(compose("train", words, folder))
     if sys.stderr.isatty():

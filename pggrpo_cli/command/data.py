@@ -38,9 +38,9 @@ def main(arguments: list[str]) -> int:
         )
     options = _parsed(words)
     from pggrpo_cli.check import checked
+    from pggrpo_cli.composing import compose
     from pggrpo_cli.config import as_dict
     from pggrpo_cli.data_files import check_rows
-    from pggrpo_cli.hydra_start import compose
 
     config = checked(compose("train", options.overrides, options.config_dir))
     check_rows(as_dict(config))

@@ -54,7 +54,7 @@ def export(
     hub: str | None = None,
 ) -> Path:
     """The same as `pggrpo export`, from Python; the folder. Raises PggrpoError before `out` is touched."""
-    from pggrpo_cli.export_source import clean_leftovers, find_source, refuse_full_disk, refuse_target
+    from pggrpo_cli.exporting.export_source import clean_leftovers, find_source, refuse_full_disk, refuse_target
 
     origin, folder = Path(source).expanduser(), Path(out).expanduser()
     if not str(out).strip() or not folder.absolute().name:
@@ -62,7 +62,7 @@ def export(
     clean_leftovers(folder)
     refuse_target(folder, origin, force=force)
     if hub is not None:
-        from pggrpo_cli.hub import refuse_push
+        from pggrpo_cli.exporting.hub import refuse_push
 
         refuse_push(hub)
     found = find_source(origin, checkpoint)
@@ -71,8 +71,8 @@ def export(
     print(f"checkpoint: {found.checkpoint} ({found.chosen}); its checksums match", flush=True)
     if sys.stderr.isatty():
         print("loading torch …", end="\r", file=sys.stderr, flush=True)
-    from pggrpo_cli.hf_folder import export_folder
-    from pggrpo_cli.model_card import model_card
+    from pggrpo_cli.exporting.hf_folder import export_folder
+    from pggrpo_cli.exporting.model_card import model_card
 
     name = hub or folder.absolute().name
     done = export_folder(found.checkpoint, folder, dtype, lambda kind: model_card(found, name, kind))
@@ -82,7 +82,7 @@ def export(
     if hub is None:
         print(f"{folder} is ready: pggrpo train model=hf model.path={folder}")
         return folder
-    from pggrpo_cli.hub import push
+    from pggrpo_cli.exporting.hub import push
 
     print(f"{folder} is ready and pushed to {push(folder, hub)}")
     return folder

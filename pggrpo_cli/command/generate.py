@@ -8,13 +8,13 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pggrpo_cli.aside import Aside
 from pggrpo_cli.errors import UsageError
+from pggrpo_cli.generating.aside import Aside
 from pggrpo_cli.options import Options
 
 if TYPE_CHECKING:
-    from pggrpo_cli.answer_display import JsonDisplay, TextDisplay
-    from pggrpo_cli.answering import Answering, Wishes
+    from pggrpo_cli.generating.answer_display import JsonDisplay, TextDisplay
+    from pggrpo_cli.generating.answering import Answering, Wishes
     from pggrpo_cli.subject import Subject
     from pggrpo_cli.types import Prompt, Row
 
@@ -72,7 +72,7 @@ def main(arguments: list[str]) -> int:
 
 def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str], list[str]]:
     """(options, prompts, key=value)"""
-    from pggrpo_cli.given_prompts import divided_words
+    from pggrpo_cli.generating.given_prompts import divided_words
 
     options = Options("generate")
     options.add_argument("subject", metavar="RUN|CHECKPOINT|MODEL")
@@ -102,7 +102,7 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str], list[st
 
 
 def _refuse_odd_values(given: argparse.Namespace) -> None:
-    from pggrpo_cli.given_prompts import refuse_rows
+    from pggrpo_cli.generating.given_prompts import refuse_rows
 
     for option, least in (("samples", 1), ("max_new_tokens", 1), ("seed", 0), ("step", 1)):
         value = getattr(given, option)
@@ -151,13 +151,13 @@ def _refuse_several_origins(given: argparse.Namespace, prompts: list[str]) -> No
 
 
 def _groups(given: argparse.Namespace, overrides: list[str], aside: Aside) -> None:
-    from pggrpo_cli.given_prompts import rows_of_file
+    from pggrpo_cli.generating.given_prompts import rows_of_file
 
     rows = None if given.file is None else rows_of_file(given.file)
     subject = _before_step(given, overrides) if given.step is not None else _subject(given, overrides, given.checkpoint)
     aside.meanwhile("loading torch …")
-    from pggrpo_cli.group_display import as_records, show
-    from pggrpo_cli.seen_groups import GroupWishes, see_groups
+    from pggrpo_cli.generating.group_display import as_records, show
+    from pggrpo_cli.generating.seen_groups import GroupWishes, see_groups
 
     wishes = GroupWishes(
         rows=given.rows or "0", split=given.split or "train", given=rows, step=given.step, seed=given.seed
@@ -198,7 +198,7 @@ def _answers(given: argparse.Namespace, texts: list[str], overrides: list[str], 
     rows = _given_rows(given, texts, aside)
     subject = _subject(given, overrides, given.checkpoint)
     aside.meanwhile("loading torch …")
-    from pggrpo_cli.answering import Wishes, answering, chosen_rows
+    from pggrpo_cli.generating.answering import Wishes, answering, chosen_rows
 
     wishes = Wishes(
         samples=given.samples or 1,
@@ -221,8 +221,8 @@ def _answers(given: argparse.Namespace, texts: list[str], overrides: list[str], 
             prompts = [model.given(row, chat=chat, of_run=of_run) for row in rows]
             _answer(model, prompts, wishes, given, aside)
             return
-        from pggrpo_cli.given_prompts import rows_of_texts
-        from pggrpo_cli.prompt_loop import prompt_loop
+        from pggrpo_cli.generating.given_prompts import rows_of_texts
+        from pggrpo_cli.generating.prompt_loop import prompt_loop
 
         _say_what_is_added(model, wishes, of_run, aside)
 
@@ -235,7 +235,7 @@ def _answers(given: argparse.Namespace, texts: list[str], overrides: list[str], 
 
 def _given_rows(given: argparse.Namespace, texts: list[str], aside: Aside) -> list[Row] | None:
     """None: the data's, or to be typed."""
-    from pggrpo_cli.given_prompts import places, rows_of_file, rows_of_stdin, rows_of_texts
+    from pggrpo_cli.generating.given_prompts import places, rows_of_file, rows_of_stdin, rows_of_texts
 
     if given.data:
         return None
@@ -257,7 +257,7 @@ def _say_what_is_added(model: Answering, wishes: Wishes, of_run: bool, aside: As
 
 
 def _answer(model: Answering, prompts: list[Prompt], wishes: Wishes, given: argparse.Namespace, aside: Aside) -> None:
-    from pggrpo_cli.answer_display import JsonDisplay, TextDisplay
+    from pggrpo_cli.generating.answer_display import JsonDisplay, TextDisplay
 
     display: JsonDisplay | TextDisplay
     display = JsonDisplay(prompts, aside) if given.json else TextDisplay(prompts, wishes.samples, model.limit, aside)

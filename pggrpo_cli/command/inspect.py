@@ -97,8 +97,8 @@ def _chosen(run: Run, step: int, prompt: int) -> list[Completion]:
 
 
 def _show(found: Inspection, step: int) -> None:
+    from pggrpo_cli.display.run_view import number
     from pggrpo_cli.printable import one_line
-    from pggrpo_cli.run_view import number
 
     print(f"step {step}: old is {found.old}, new is {found.new}")
     for words in found.notes:
@@ -111,7 +111,7 @@ def _show(found: Inspection, step: int) -> None:
 
 
 def _under(one: Inspected) -> str:
-    from pggrpo_cli.run_view import number, percent
+    from pggrpo_cli.display.run_view import number, percent
 
     if one.ratio is None:
         return "no ratio under this loss"

@@ -38,9 +38,9 @@ def main(arguments: list[str]) -> int:
     options.add_argument("overrides", nargs="*")
     given = options.parse_intermixed_args(arguments)
     from pggrpo_cli.check import checked
+    from pggrpo_cli.composing import compose_with_place
     from pggrpo_cli.config import as_dict
     from pggrpo_cli.data_files import check_files
-    from pggrpo_cli.hydra_start import compose_with_place
 
     cfg, place = compose_with_place("train", given.overrides, given.config_dir)
     config = checked(cfg)
@@ -49,13 +49,13 @@ def main(arguments: list[str]) -> int:
         from transformers.utils import logging
 
         logging.set_verbosity_error()
-        from pggrpo_cli import plan_display
-        from pggrpo_cli.run_plan import plan_run
+        from pggrpo_cli.planning import plan_display
+        from pggrpo_cli.planning.run_plan import plan_run
 
         plan = plan_run(config, place)
         time = None
         if given.probe:
-            from pggrpo_cli.probe import probe
+            from pggrpo_cli.planning.probe import probe
 
             time = probe(config, plan)
     print(plan_display.as_json(plan, time)) if given.json else plan_display.show(plan, time)

@@ -72,9 +72,9 @@ def resume(run: str | Path, overrides: Sequence[str] = ()) -> float | None:
             file=sys.stderr,
         )
     from pggrpo_cli import config as schema
-    from pggrpo_cli.command.train import run_in
     from pggrpo_cli.data_files import check_files
     from pggrpo_cli.tracking.packages import check_packages
+    from pggrpo_cli.training import run_in
 
     check_packages(config)
     check_files(config)

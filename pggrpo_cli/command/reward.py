@@ -120,7 +120,7 @@ def _config(options: argparse.Namespace) -> TrainConfig:
     """Composed and checked as for a training; a run's samples bring its data, unless the line says otherwise."""
     from pggrpo_cli import config as schema
     from pggrpo_cli.check import check_foreign_targets, check_values
-    from pggrpo_cli.hydra_start import compose
+    from pggrpo_cli.composing import compose
     from pggrpo_cli.scoring.trial import run_of
 
     values = schema.plain(compose("train", options.overrides, options.config_dir))

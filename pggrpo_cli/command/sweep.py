@@ -136,10 +136,11 @@ def _resume(arguments: list[str]) -> int:
         word = arguments[0] if arguments else "pggrpo sweep resume"
         raise UsageError(f"`{word}`: the folder of the sweep comes first: pggrpo sweep resume DIR [key=value …].")
     folder, typed = Path(arguments[0]).expanduser().absolute(), arguments[1:]
-    from pggrpo_cli.command import train
+    from pggrpo_cli.command.train import check_all
     from pggrpo_cli.hydra_start import start
     from pggrpo_cli.sweep.record import read_record
     from pggrpo_cli.sweep.trust import Guard
+    from pggrpo_cli.training import train
 
     record = read_record(folder)
     _go_where_it_was(record)
@@ -150,10 +151,10 @@ def _resume(arguments: list[str]) -> int:
     guard = Guard(folder, typed)
 
     def check(cfg: DictConfig) -> None:
-        train.check_all(cfg)
+        check_all(cfg)
         guard.job(cfg)
 
-    start("train", words, check, train.train, check_sweep=guard.sweep)
+    start("train", words, check, train, check_sweep=guard.sweep)
     return 0
 
 

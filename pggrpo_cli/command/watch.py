@@ -13,8 +13,8 @@ from pggrpo_cli.errors import CheckpointError, UsageError
 from pggrpo_cli.following import Following
 
 if TYPE_CHECKING:
+    from pggrpo_cli.display.run_view import RunView
     from pggrpo_cli.logger.console import Display
-    from pggrpo_cli.run_view import RunView
 
 HELP = """\
 usage: pggrpo watch [RUN]
@@ -60,9 +60,9 @@ def main(arguments: list[str]) -> int:
 
 def watch(run_dir: Path) -> None:
     """Returns when no process works in `run_dir` and everything it wrote is shown."""
+    from pggrpo_cli.display.run_view import RunView
     from pggrpo_cli.logger.console import open_display
     from pggrpo_cli.report.run import is_at_work
-    from pggrpo_cli.run_view import RunView
 
     clock = RunClock()
     view = RunView(clock)

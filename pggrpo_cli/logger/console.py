@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
-    from pggrpo_cli.run_view import RunView
+    from pggrpo_cli.display.run_view import RunView
     from pggrpo_cli.types import RunContext
 
 MIN_LIVE_COLUMNS = 36
@@ -57,7 +57,7 @@ class Console:
 
     @contextmanager
     def open(self, context: RunContext) -> Iterator[Display]:
-        from pggrpo_cli.run_view import RunView
+        from pggrpo_cli.display.run_view import RunView
 
         with open_display(RunView(), self.style, self.samples) as display:
             yield display
@@ -66,8 +66,8 @@ class Console:
 @contextmanager
 def open_display(view: RunView, style: Literal["auto", "live", "plain"], samples: bool) -> Iterator[Display]:
     """What shows `view` on stdout: a panel or lines."""
-    from pggrpo_cli.live_display import LiveDisplay
-    from pggrpo_cli.plain_display import PlainDisplay
+    from pggrpo_cli.display.live_display import LiveDisplay
+    from pggrpo_cli.display.plain_display import PlainDisplay
 
     if style == "live" or (style == "auto" and can_redraw()):
         import rich.console

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from pggrpo_cli.display.run_view import number
 from pggrpo_cli.report.axis import time_unit
 from pggrpo_cli.report.comparison import Comparison, Standing
 from pggrpo_cli.report.intervals import Interval, moving, of_difference, window_of
 from pggrpo_cli.report.run import HELD_OUT, Run
-from pggrpo_cli.run_view import number
 
 WORDS = {HELD_OUT: "held-out reward", "rewards/accuracies": "share of pairs ranked right"}
 

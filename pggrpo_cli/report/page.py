@@ -18,6 +18,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from pggrpo_cli import __version__
+from pggrpo_cli.display.run_view import duration, number, percent
 from pggrpo_cli.errors import PggrpoError
 from pggrpo_cli.printable import without_surrogates
 from pggrpo_cli.private_values import public_setting, public_text
@@ -32,7 +33,6 @@ from pggrpo_cli.report.run import HELD_OUT, Run
 from pggrpo_cli.report.run_charts import charts, time_shares
 from pggrpo_cli.report.settings import differences, flattened, from_defaults, public_differences, shown_command
 from pggrpo_cli.report.visible import shortened, visible
-from pggrpo_cli.run_view import duration, number, percent
 
 LONGEST_TEXT, LONGEST_OF_SEVERAL = 3000, 1000
 """Characters of a prompt or completion, on the page of one run and of several."""

@@ -52,8 +52,8 @@ def from_defaults(config: Mapping[str, Any]) -> tuple[list[str], list[Difference
 
     `choices` are the options of conf/ that differ from conf/train.yaml's. Raises PggrpoError if conf/ cannot be composed.
     """
+    from pggrpo_cli.composing import compose
     from pggrpo_cli.config import plain
-    from pggrpo_cli.hydra_start import compose
 
     usual = plain(compose())
     choices = [*_single_choices(config, usual), *_named_choices(config, usual)]

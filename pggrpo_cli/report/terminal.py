@@ -11,9 +11,10 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from pggrpo_cli.chart import area, columns
+from pggrpo_cli.display.chart import area, columns
+from pggrpo_cli.display.panel import panel
+from pggrpo_cli.display.run_view import RunView, number
 from pggrpo_cli.errors import PggrpoError
-from pggrpo_cli.panel import panel
 from pggrpo_cli.printable import one_line, printable
 from pggrpo_cli.report import headline
 from pggrpo_cli.report.chosen import over_time
@@ -23,7 +24,6 @@ from pggrpo_cli.report.intervals import Interval
 from pggrpo_cli.report.run import HELD_OUT, MAIN_METRICS, Run
 from pggrpo_cli.report.settings import from_defaults
 from pggrpo_cli.report.visible import shortened
-from pggrpo_cli.run_view import RunView, number
 
 PANEL_LINES = 40
 LONGEST = 300

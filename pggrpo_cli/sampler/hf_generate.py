@@ -9,14 +9,14 @@ from typing import Annotated, Any
 
 import torch
 
-from pggrpo_cli.draws import position_keys, row_key
+from pggrpo_cli.engine.draws import position_keys, row_key
+from pggrpo_cli.engine.selection import Selection
+from pggrpo_cli.engine.stopping import StopRule
 from pggrpo_cli.errors import OutOfMemory
 from pggrpo_cli.out_of_memory import first_line, is_out_of_memory, release
 from pggrpo_cli.policy import Policy
 from pggrpo_cli.protocols import Drawn, Finished
 from pggrpo_cli.ranges import Range
-from pggrpo_cli.selection import Selection
-from pggrpo_cli.stopping import StopRule
 from pggrpo_cli.types import DrawKey, Prompt, Rollout, RolloutGroup, RunContext
 from pggrpo_cli.warn import warn
 

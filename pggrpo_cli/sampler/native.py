@@ -8,22 +8,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from pggrpo_cli.decoding import decode_groups
+from pggrpo_cli.engine.decoding import decode_groups
+from pggrpo_cli.engine.selection import Selection
+from pggrpo_cli.engine.stopping import StopRule
 from pggrpo_cli.errors import OutOfMemory
 from pggrpo_cli.out_of_memory import first_line, is_out_of_memory, release
 from pggrpo_cli.policy import Policy
 from pggrpo_cli.protocols import Drawn, Finished
 from pggrpo_cli.ranges import Range
 from pggrpo_cli.sampler.hf_generate import generate_groups
-from pggrpo_cli.selection import Selection
-from pggrpo_cli.stopping import StopRule
 from pggrpo_cli.types import DrawKey, Prompt, RolloutGroup, RunContext, StateDict
 from pggrpo_cli.warn import warn
 
 
 @dataclass(frozen=True, kw_only=True)
 class Native:
-    """Prompts computed once a group, finished rows dropped, keyed draws; see decoding.py.
+    """Prompts computed once a group, finished rows dropped, keyed draws; see engine/decoding.py.
 
     A model that cannot run packed is sampled by transformers' generate instead, with the same draws, and the run says
     so in one line.

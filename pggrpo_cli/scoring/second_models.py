@@ -9,7 +9,7 @@ import torch
 
 from pggrpo_cli.devices import resolve_device
 from pggrpo_cli.model_outline import model_config, outline_of_folder, outline_of_hub
-from pggrpo_cli.model_shape import ModelShape
+from pggrpo_cli.planning.model_shape import ModelShape
 from pggrpo_cli.policy import resolve_compute_dtype
 from pggrpo_cli.types import RewardContext
 from pggrpo_cli.weights import is_local

@@ -14,11 +14,11 @@ from typing import Any, Protocol
 from rich.cells import cell_len, set_cell_size
 
 from pggrpo_cli import run_directory as runs
+from pggrpo_cli.display.plain_display import drop_output
+from pggrpo_cli.display.run_view import duration, number
 from pggrpo_cli.following import Following
 from pggrpo_cli.logger.console import FILE_COLUMNS, can_redraw
-from pggrpo_cli.plain_display import drop_output
 from pggrpo_cli.printable import one_line
-from pggrpo_cli.run_view import duration, number
 from pggrpo_cli.sweep.processes import LOG, Ended
 from pggrpo_cli.sweep.states import DEFAULT_METRICS, JobState
 

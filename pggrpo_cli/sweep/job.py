@@ -30,8 +30,8 @@ class JobFailed(PggrpoError):
 def main(arguments: list[str]) -> int:
     """A process: trains job number arguments[1] of the sweep in arguments[0]. Time that is up ends it with 0, as a sweep goes on
     after it; else the exit code is that of a run."""
-    from pggrpo_cli.command.train import train_job
     from pggrpo_cli.sweep.record import read_record
+    from pggrpo_cli.training import train_job
 
     record = read_record(Path(arguments[0]))
     job = record.jobs[int(arguments[1])]

@@ -14,8 +14,8 @@ from hydra._internal.hydra import Hydra
 from omegaconf import DictConfig
 
 from pggrpo_cli import run_directory as runs
-from pggrpo_cli.command.train import saying
 from pggrpo_cli.errors import ConfigError, PggrpoError, StoppedEarly
+from pggrpo_cli.saying import saying
 from pggrpo_cli.sweep.job import JobFailed, SweepStopped, SweepTask
 from pggrpo_cli.sweep.jobs import Check, Job, all_jobs, chosen_beforehand
 from pggrpo_cli.sweep.launcher import known_to_hydra

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pggrpo_cli import run_directory as runs
+from pggrpo_cli.display.run_view import number
 from pggrpo_cli.printable import one_line
 from pggrpo_cli.report.grouping import grouped
 from pggrpo_cli.report.intervals import Interval, interval_over_seeds
 from pggrpo_cli.report.run import Run, read_run
-from pggrpo_cli.run_view import number
 from pggrpo_cli.sweep.jobs import telling
 from pggrpo_cli.sweep.states import JobState, objective_of, ranked
 

@@ -17,9 +17,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from pggrpo_cli import machine_findings, run_findings, run_plan
+from pggrpo_cli import machine_findings, run_findings
 from pggrpo_cli.cli import main
 from pggrpo_cli.findings import Finding
+from pggrpo_cli.planning import run_plan
 from pggrpo_cli.sandbox import bwrap
 from tests.command_line import environment, run_all
 from tests.conftest import tiny_model

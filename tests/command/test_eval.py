@@ -11,7 +11,7 @@ import yaml
 
 from pggrpo_cli import train
 from pggrpo_cli.cli import main
-from pggrpo_cli.hydra_start import compose
+from pggrpo_cli.composing import compose
 from tests.command_line import run
 
 WORDS = [

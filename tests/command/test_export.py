@@ -20,9 +20,9 @@ import yaml
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from pggrpo_cli import hf_folder
 from pggrpo_cli.cli import main
 from pggrpo_cli.errors import CheckpointError
+from pggrpo_cli.exporting import hf_folder
 from pggrpo_cli.manifest import write_manifest
 from tests.command_line import ROOT, environment, run, run_all
 from tests.conftest import tiny_model
@@ -238,7 +238,8 @@ def test_what_differs_is_never_put_in_place(folder: Path, monkeypatch: pytest.Mo
 
 KILLER = """
 import os, signal, sys
-from pggrpo_cli import export_source, hf_folder, whole_folder
+from pggrpo_cli import whole_folder
+from pggrpo_cli.exporting import export_source, hf_folder
 from pggrpo_cli.cli import main
 owners = {"export_source": export_source, "hf_folder": hf_folder, "whole_folder": whole_folder, "os": os}
 owner, name, nth = owners[sys.argv[1]], sys.argv[2], int(sys.argv[3])

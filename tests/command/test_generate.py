@@ -15,7 +15,7 @@ import yaml
 
 from pggrpo_cli import train
 from pggrpo_cli.cli import main
-from pggrpo_cli.hydra_start import compose
+from pggrpo_cli.composing import compose
 from tests.command_line import run, run_all
 
 TINY = ["tiny", "model.init_std=0.5", "sampler.max_new_tokens=12"]
@@ -129,8 +129,8 @@ def test_what_is_said_can_be_scored(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_a_terminal_is_not_steered(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pggrpo_cli.answer_display import TextDisplay
-    from pggrpo_cli.aside import Aside
+    from pggrpo_cli.generating.answer_display import TextDisplay
+    from pggrpo_cli.generating.aside import Aside
     from tests.conftest import make_prompts
 
     out = Terminal()
@@ -176,7 +176,7 @@ def test_a_person_types(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 def interrupting(after: int) -> Callable[..., str]:
     """A write that a Ctrl-C comes into."""
-    from pggrpo_cli.answer_display import TextDisplay
+    from pggrpo_cli.generating.answer_display import TextDisplay
 
     written: list[str] = []
     own = TextDisplay.write
@@ -192,7 +192,7 @@ def interrupting(after: int) -> Callable[..., str]:
 
 def test_ctrl_c_keeps_what_was_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     (whole,) = (one["completion"] for one in lines(*TINY, "One", capsys=capsys))
-    monkeypatch.setattr("pggrpo_cli.answer_display.TextDisplay.write", interrupting(3))
+    monkeypatch.setattr("pggrpo_cli.generating.answer_display.TextDisplay.write", interrupting(3))
     assert main(["generate", *TINY, "One"]) == 130
     said = capsys.readouterr().out
     assert said.endswith("\n")
@@ -204,7 +204,7 @@ def test_ctrl_c_ends_an_answer_and_not_the_talk(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     typed(monkeypatch, ["One", "Two"])
-    monkeypatch.setattr("pggrpo_cli.answer_display.TextDisplay.write", interrupting(3))
+    monkeypatch.setattr("pggrpo_cli.generating.answer_display.TextDisplay.write", interrupting(3))
     assert main(["generate", *TINY]) == 0
     err = capsys.readouterr().err
     assert "stopped" in err

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from pggrpo_cli import run_plan
 from pggrpo_cli.cli import main
-from pggrpo_cli.probe import Probed, extrapolated
-from pggrpo_cli.run_counts import Lengths, run_counts
+from pggrpo_cli.planning import run_plan
+from pggrpo_cli.planning.probe import Probed, extrapolated
+from pggrpo_cli.planning.run_counts import Lengths, run_counts
 from tests.command.test_doctor import in_terminal
 from tests.command_line import run
 
@@ -125,7 +125,7 @@ def probed(**changes: Any) -> Probed:
 
 def test_extrapolation_by_hand(capsys: pytest.CaptureFixture[str]) -> None:
     from pggrpo_cli.check import checked
-    from pggrpo_cli.hydra_start import compose
+    from pggrpo_cli.composing import compose
 
     config = checked(compose("train", ["model=tiny"]))
     lengths = Lengths(mean_prompt=50.0, longest_prompt=60, mean_completion=0.0, prompts=100, held_out=64)

@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from pggrpo_cli.cli import main
+from pggrpo_cli.composing import compose
 from pggrpo_cli.config import as_dict, typed
 from pggrpo_cli.errors import CheckpointError, ConfigError
-from pggrpo_cli.hydra_start import compose
 from pggrpo_cli.run_directory import changed_keys, may_change, resume_command, save_config
 from pggrpo_cli.run_overrides import refuse_targets
 from tests.command_line import PretendedTraining, make_checkpoint, make_groups

@@ -19,8 +19,8 @@ from pggrpo_cli import cli
 from pggrpo_cli import run_directory as runs
 from pggrpo_cli.advantage.group_mean import GroupMean
 from pggrpo_cli.check import checked
+from pggrpo_cli.composing import compose
 from pggrpo_cli.config import as_dict
-from pggrpo_cli.hydra_start import compose
 from pggrpo_cli.prompts import format_of, render_rows
 from pggrpo_cli.recorder import Recorder
 from pggrpo_cli.rollouts import score_groups

@@ -14,10 +14,10 @@ import yaml
 
 import pggrpo_cli
 from pggrpo_cli import run_directory as runs
+from pggrpo_cli import training as training_module
 from pggrpo_cli.cli import main
-from pggrpo_cli.command import train as command
+from pggrpo_cli.composing import compose
 from pggrpo_cli.errors import CheckpointError, ConfigError, DivergedError, RunLockedError, StoppedEarly, TimeIsUp
-from pggrpo_cli.hydra_start import compose
 from pggrpo_cli.metrics import objective
 from tests.command_fixtures import pretended_environment
 from tests.command_line import PretendedTraining, make_checkpoint
@@ -210,7 +210,7 @@ def test_a_run_that_loses_the_race_for_its_directory_leaves_it(
     train, training: PretendedTraining, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between the look whether the directory is empty and the lock, another run has begun there."""
-    where_to_start = command._where_to_start
+    where_to_start = training_module._where_to_start
 
     def slow(config, run_dir: Path, *, job: bool) -> object:
         found = where_to_start(config, run_dir, job=job)
@@ -221,7 +221,7 @@ def test_a_run_that_loses_the_race_for_its_directory_leaves_it(
         return found
 
     held: list[object] = []
-    monkeypatch.setattr(command, "_where_to_start", slow)
+    monkeypatch.setattr(training_module, "_where_to_start", slow)
     assert train("hydra.run.dir=run") == 5
     held[0].__exit__(None, None, None)  # type: ignore[attr-defined]
     assert Path("run/config.yaml").read_text() == "the other's"

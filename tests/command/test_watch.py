@@ -16,9 +16,9 @@ import pytest
 
 from pggrpo_cli.cli import main
 from pggrpo_cli.command.watch import Follower, RunClock
+from pggrpo_cli.display.plain_display import PlainDisplay
+from pggrpo_cli.display.run_view import RunView
 from pggrpo_cli.following import Following
-from pggrpo_cli.plain_display import PlainDisplay
-from pggrpo_cli.run_view import RunView
 from tests.command_line import environment
 from tests.report.run_files import make_run, metrics_of, samples_of, write_lines
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from pggrpo_cli import check
+from pggrpo_cli.composing import compose
 from pggrpo_cli.config import plain, typed
 from pggrpo_cli.data.mixture import Mixture
 from pggrpo_cli.errors import ConfigError, DataError
 from pggrpo_cli.filters import RowFilter, Sieve
-from pggrpo_cli.hydra_start import compose
 from pggrpo_cli.instantiate import component
 from pggrpo_cli.prompts import PromptFormat, apply_format
 from pggrpo_cli.types import Dataset

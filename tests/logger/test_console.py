@@ -20,13 +20,13 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console as RichConsole
 
-from pggrpo_cli.chart import area, columns
-from pggrpo_cli.live_display import LiveDisplay
+from pggrpo_cli.display.chart import area, columns
+from pggrpo_cli.display.live_display import LiveDisplay
+from pggrpo_cli.display.panel import panel
+from pggrpo_cli.display.plain_display import PlainDisplay
+from pggrpo_cli.display.run_view import RunView, duration, number
 from pggrpo_cli.logger.console import Console, can_redraw
-from pggrpo_cli.panel import panel
-from pggrpo_cli.plain_display import PlainDisplay
 from pggrpo_cli.printable import one_line, printable
-from pggrpo_cli.run_view import RunView, duration, number
 from pggrpo_cli.types import RunContext
 
 METRICS: dict[str, float | None] = {

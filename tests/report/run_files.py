@@ -10,8 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from pggrpo_cli.composing import compose
 from pggrpo_cli.config import as_dict, typed
-from pggrpo_cli.hydra_start import compose
 from pggrpo_cli.run_directory import save_config, save_finished, save_overrides
 
 ENVIRONMENT = {

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from pggrpo_cli.check import check
+from pggrpo_cli.composing import compose
 from pggrpo_cli.errors import ConfigError, DataError
-from pggrpo_cli.hydra_start import compose
 from pggrpo_cli.instantiate import component
 from pggrpo_cli.reward.cosine_length import CosineLength
 from pggrpo_cli.reward.math_verify import MathVerify

@@ -15,8 +15,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pggrpo_cli.batching import TrainGroup, TrainRow, micro_batches
 from pggrpo_cli.check import check
+from pggrpo_cli.composing import compose
 from pggrpo_cli.errors import ConfigError, DataError
-from pggrpo_cli.hydra_start import compose
 from pggrpo_cli.model.hf import Hf
 from pggrpo_cli.policy import Policy
 from pggrpo_cli.preference import implicit_rewards

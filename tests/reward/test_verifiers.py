@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from pggrpo_cli.check import checked
+from pggrpo_cli.composing import compose
 from pggrpo_cli.errors import ConfigError, DataError
-from pggrpo_cli.hydra_start import compose
 from pggrpo_cli.reward.verifiers import Verifiers
 from pggrpo_cli.scoring.answers import Answers
 from pggrpo_cli.scoring.output import Output

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from pggrpo_cli import check
+from pggrpo_cli.composing import compose
 from pggrpo_cli.errors import ConfigError
-from pggrpo_cli.hydra_start import compose
 from pggrpo_cli.policy import Policy
 from pggrpo_cli.sampler.mixed import Mixed
 from pggrpo_cli.sampler.native import Native

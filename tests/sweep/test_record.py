@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from pggrpo_cli.cli import main
+from pggrpo_cli.composing import compose
 from pggrpo_cli.config import plain
 from pggrpo_cli.errors import CheckpointError, UsageError
-from pggrpo_cli.hydra_start import compose
 from pggrpo_cli.sweep import launcher
 from pggrpo_cli.sweep.jobs import Job
 from pggrpo_cli.sweep.record import Record, read_record

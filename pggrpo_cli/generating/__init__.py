@@ -1,0 +1,1 @@
+"""What `pggrpo generate` does: prompts, answers as they grow, whole groups."""

@@ -1,0 +1,1 @@
+"""What a run will do and take, before it runs."""

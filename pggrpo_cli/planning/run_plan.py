@@ -1,0 +1,243 @@
+"""The run that a command line describes, foreseen without running it: how much of what, memory by part, disk, notes.
+
+The model's weights are not read: shapes say what they and everything that follows from them will take.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pggrpo_cli.chat_template import use_chat_template
+from pggrpo_cli.check import check_foreign_targets
+from pggrpo_cli.config import TrainConfig
+from pggrpo_cli.devices import resolve_device
+from pggrpo_cli.filters import Sieve
+from pggrpo_cli.findings import Finding, ok, trouble, warning
+from pggrpo_cli.instantiate import component
+from pggrpo_cli.lazy_prompts import render_lazily
+from pggrpo_cli.lazy_rows import LazyRows
+from pggrpo_cli.machine_findings import available_memory, total_memory
+from pggrpo_cli.memory import resident_bytes
+from pggrpo_cli.model_outline import ModelOutline, outline_of
+from pggrpo_cli.planning.activations import outline_policy
+from pggrpo_cli.planning.disk_estimate import DiskEstimate, disk_estimate, small_files
+from pggrpo_cli.planning.memory_estimate import MemoryEstimate
+from pggrpo_cli.planning.memory_facts import estimate_memory, reward_processes
+from pggrpo_cli.planning.model_shape import ModelShape
+from pggrpo_cli.planning.optimizer_memory import optimizer_memory
+from pggrpo_cli.planning.plan import about_data, describe_parts, remarks, unused_labels
+from pggrpo_cli.planning.run_counts import Lengths, RunCounts, lengths_of, run_counts
+from pggrpo_cli.policy import Policy, resolve_compute_dtype
+from pggrpo_cli.prompts import RenderedPrompts, Renderer, format_of, prompt_room, render_rows
+from pggrpo_cli.protocols import Loss
+from pggrpo_cli.row_loading import load_rows
+from pggrpo_cli.together import check_together
+from pggrpo_cli.types import Dataset
+
+TOKENISED = 4096
+"""More rows than that are represented by so many, spread evenly over them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunPlan:
+    """Bytes, unless said otherwise."""
+
+    model: str
+    computes: str
+    shape: ModelShape
+    counts: RunCounts
+    lengths: Lengths
+    memory: MemoryEstimate
+    beside: dict[str, int]
+    """Of other processes that the run starts."""
+    on_cpu: bool
+    memory_free: int
+    memory_total: int
+    disk: DiskEstimate
+    place: Path
+    disk_free: int
+    notes: list[str]
+
+    @property
+    def findings(self) -> list[Finding]:
+        """Whether it fits; trouble only where it cannot."""
+        return [_memory_finding(self), _disk_finding(self)]
+
+    @property
+    def fits(self) -> bool:
+        return all(one.status != "trouble" for one in self.findings)
+
+
+def plan_run(config: TrainConfig, place: Path) -> RunPlan:
+    """Raises PggrpoError as the run would before its model loads. `config` is checked; `place`: its run directory."""
+    resolve_device(config.device)
+    check_foreign_targets(config)
+    rows, sieve = load_rows(config)
+    base = resident_bytes()
+    return foreseen(config, place, rows, sieve, outline_of(component(config.model, "model")), base)
+
+
+def foreseen(
+    config: TrainConfig, place: Path, rows: Dataset, sieve: Sieve, outline: ModelOutline, base: int
+) -> RunPlan:
+    """`base`: memory.resident_bytes() with the rows, without the model."""
+    device = resolve_device(config.device)
+    loss, sampler = component(config.loss, "loss"), component(config.sampler, "sampler")
+    check_together(config, loss, sampler, rows)
+    use_chat_template(outline.tokenizer, config.model["chat_template"], "model.chat_template")
+    rendered = _rendered(config, rows, outline)
+    weight_dtype = torch.bfloat16 if config.model["weight_dtype"] == "bfloat16" else torch.float32
+    compute_dtype = resolve_compute_dtype(config.model["compute_dtype"], device)
+    policy = outline_policy(outline.config, outline.tokenizer, weight_dtype, compute_dtype)
+    lengths = lengths_of(rendered, len(rows.evaluation))
+    if not isinstance(rows.train, LazyRows) and len(rows.train) > TOKENISED:
+        lengths = lengths.of_more(round(len(rows.train) * len(rendered.prompts) / TOKENISED))
+    counts = run_counts(config, lengths)
+    existing = next(one for one in (place.absolute(), *place.absolute().parents) if one.is_dir())
+    free, total = _memory_of(device)
+    return RunPlan(
+        model=str(config.model.get("path") or str(config.model["_target_"]).rpartition(".")[2]),
+        computes=f"{_name(compute_dtype)} over {_name(weight_dtype)} weights on {device}",
+        shape=ModelShape.of(policy.module),
+        counts=counts,
+        lengths=lengths,
+        memory=estimate_memory(config, policy, loss, counts, lengths, base),
+        beside=reward_processes(config),
+        on_cpu=device.type == "cpu",
+        memory_free=free,
+        memory_total=total,
+        disk=_disk(config, policy, outline, counts, rendered),
+        place=place,
+        disk_free=shutil.disk_usage(existing).free,
+        notes=_notes(config, loss, rows, sieve, rendered),
+    )
+
+
+def _memory_of(device: torch.device) -> tuple[int, int]:
+    """(free, all there is) on the device, in bytes. What this process holds already is free for the run."""
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        return int(free), int(total)
+    return available_memory() + resident_bytes(), total_memory()
+
+
+def _rendered(config: TrainConfig, rows: Dataset, outline: ModelOutline) -> RenderedPrompts:
+    """Those of all rows, or of TOKENISED spread evenly over them."""
+    new_tokens = config.sampler.get("max_new_tokens") or 0
+    room = prompt_room(outline.context_length, new_tokens, "sampler.max_new_tokens")
+    train, prompt_format = rows.train, format_of(config.data)
+    if isinstance(train, LazyRows):
+        ends = outline.end_token_ids
+        return render_lazily(
+            train,
+            Renderer(tokenizer=outline.tokenizer, prompt_format=prompt_format, context_limit=room, end_token_ids=ends),
+        )
+    count = min(TOKENISED, len(train))
+    chosen = [train[number * len(train) // count] for number in range(count)]
+    return render_rows(chosen, outline.tokenizer, prompt_format, room, outline.end_token_ids)
+
+
+def _disk(
+    config: TrainConfig, policy: Policy, outline: ModelOutline, counts: RunCounts, rendered: RenderedPrompts
+) -> DiskEstimate:
+    parameters = list(policy.module.named_parameters())
+    texts = [len(prompt.text.encode("utf-8", "replace")) for prompt in rendered.sample]
+    return disk_estimate(
+        counts,
+        parameters,
+        optimizer_memory(config.optimizer, parameters).kept,
+        small_files(outline.tokenizer, outline.config),
+        sum(texts) / len(texts),
+    )
+
+
+def _notes(
+    config: TrainConfig, loss: Loss, rows: Dataset, sieve: Sieve, rendered: RenderedPrompts
+) -> list[str]:  # fmt: skip
+    whole = isinstance(rows.train, LazyRows) or len(rows.train) <= TOKENISED
+    parts = describe_parts(config, rows, rendered.prompts) if whole else []
+    return [*about_data(sieve, rendered), *parts, *rows.notes, *remarks(config, loss), *unused_labels(rows, config)]
+
+
+def _memory_finding(plan: RunPlan) -> Finding:
+    needed = plan.memory.peak + (sum(plan.beside.values()) if plan.on_cpu else 0)
+    said = (
+        f"about {gigabytes(needed)} at most; {gigabytes(plan.memory_free)} of {gigabytes(plan.memory_total)} are free"
+    )
+    advice = _smaller(plan)
+    if needed > plan.memory_total:
+        return trouble("memory", said, advice)
+    if needed > plan.memory_free:
+        return warning("memory", said, f"end other programs, or {advice}")
+    return ok("memory", said)
+
+
+def _smaller(plan: RunPlan) -> str:
+    """What would help most, by the largest part that a key can change."""
+    ways = {
+        "activations": "lower trainer.micro_batch_tokens (the result is the same), or model.gradient_checkpointing=true",
+        "keys and values": "lower sampler.max_rows or evaluation.num_prompts",
+        "logits": "lower sampler.max_rows or evaluation.num_prompts",
+        "optimizer": "take an optimizer that keeps less (optimizer=adafactor or sgd), or a smaller model",
+        "reference": "kl_coef=0 needs no reference; or take a smaller model",
+        "reward models": "a smaller reward model, or one on a server (reward=http)",
+    }
+    return next((ways[part] for part in plan.memory.parts if part in ways), "a smaller model")
+
+
+def _disk_finding(plan: RunPlan) -> Finding:
+    disk = plan.disk
+    said = (
+        f"a checkpoint takes {gigabytes(disk.checkpoint)}, all of the run up to {gigabytes(disk.peak)}; "
+        f"{gigabytes(plan.disk_free)} are free"
+    )
+    advice = "free some, lower checkpoint.keep_last, or give another hydra.run.dir"
+    if disk.checkpoint > plan.disk_free:
+        return trouble("disk", said, advice)
+    return warning("disk", said, advice) if disk.peak > plan.disk_free else ok("disk", said)
+
+
+def gigabytes(size: float) -> str:
+    """In 10⁹ bytes, or 10⁶ where that says more."""
+    return f"{size / 1e9:.2f} GB" if size >= 9.5e7 else f"{size / 1e6:.1f} MB"
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def steps_in_words(steps: Sequence[int]) -> str:
+    """ "8, 16, 24", or the first and the last of many."""
+    if len(steps) <= 6:
+        return ", ".join(map(str, steps))
+    return f"{', '.join(map(str, steps[:3]))}, … {steps[-1]}"
+
+
+def outcome(plan: RunPlan) -> dict[str, Any]:
+    """For programs."""
+    from dataclasses import asdict
+
+    memory = {
+        "peak": plan.memory.peak,
+        "peak_phase": plan.memory.peak_phase,
+        "phases": {phase: dict(parts) for phase, parts in plan.memory.phases.items()},
+        "other_processes": plan.beside,
+        "free": plan.memory_free,
+        "total": plan.memory_total,
+    }
+    return {
+        "ok": plan.fits,
+        "model": {"name": plan.model, "computes": plan.computes, **asdict(plan.shape)},
+        "counts": asdict(plan.counts),
+        "lengths": asdict(plan.lengths),
+        "memory": memory,
+        "disk": {**asdict(plan.disk), "peak": plan.disk.peak, "free": plan.disk_free, "place": str(plan.place)},
+        "findings": [asdict(one) for one in plan.findings],
+        "notes": plan.notes,
+    }
