@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hydra._internal.hydra import Hydra
+from hydra.core.object_type import ObjectType
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -30,8 +31,10 @@ def help_page(hydra: Hydra, name: str, options: argparse.Namespace) -> str:
     """hydra.help.template of the configuration, filled in: Hydra.app_help, with comments."""
     cfg = _compose(hydra, name, options.overrides)
     width = shutil.get_terminal_size((HELP_COLUMNS, 24)).columns
-    groups = [group for group in hydra.list_all_config_groups() if group.partition("/")[0] != "hydra"]
-    lines = [_group(group, hydra.config_loader.get_group_options(group), width) for group in sorted(groups)]
+    # Hydra's own list_all_config_groups copies the whole repository once a group: half a second.
+    files = hydra.config_loader.repository
+    groups = [group for group in files.get_group_options("", ObjectType.GROUP) if group != "hydra"]
+    lines = [_group(group, files.get_group_options(group, ObjectType.CONFIG), width) for group in sorted(groups)]
     return string.Template(cfg.hydra.help.template).substitute(
         APP_CONFIG_GROUPS="\n".join(lines),
         CONFIG=within(_commented(hydra, name, options.overrides, cfg, options.resolve), width),

@@ -25,7 +25,6 @@ from pggrpo_cli.composing import composed, hydra_with, refuse_hidden_files, refu
 from pggrpo_cli.config import NAMED_GROUPS, SECTIONS, SINGLE_GROUPS, conf_dir
 from pggrpo_cli.errors import ConfigError, UsageError
 from pggrpo_cli.suggestions import did_you_mean
-from pggrpo_cli.sweep.run import Asked, run_sweep
 
 Check = Callable[[DictConfig], object]
 Task = Callable[[DictConfig], "float | None"]
@@ -58,6 +57,8 @@ def start(command: str, arguments: list[str], check: Check, task: Task, check_sw
             multirun = multirun or cfg.hydra.mode == RunMode.MULTIRUN
             refuse_hidden_files([*([options.config_dir] if options.config_dir else []), *cfg.hydra.searchpath])
             if multirun:
+                from pggrpo_cli.sweep.run import Asked, run_sweep
+
                 check_sweep(cfg)
                 _refuse_unusable(str(cfg.hydra.sweep.dir), "hydra.sweep.dir")
                 run_sweep(hydra, Asked(name, options.config_dir, overrides), cfg, check, task)
