@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pggrpo_cli.errors import ConfigError
+from pggrpo_cli.user_file import lacks_function
 
 LINES_IN = ("path", "eval_path")
 READERS = ("pggrpo_cli.data.jsonl.Jsonl", "pggrpo_cli.data.preference_jsonl.PreferenceJsonl")
@@ -60,16 +61,22 @@ def _other_problems(values: Mapping[str, Any]) -> Iterator[str]:
     nodes = {"model": values["model"], **{f"reward.{name}": one for name, one in values["reward"].items()}}
     for path, node in nodes.items():
         if node["_target_"] == CODE_IN:
-            yield from _no_code(f"{path}.path", node["path"])
+            yield from _no_code(path, node["path"], node["name"])
         for name in MODELS_IN.get(node["_target_"], ()):
             yield from _no_model(f"{path}.{name}", node[name])
     yield from _no_model("reference.path", values["reference"]["path"])
-    yield from _no_code("data.keep.path", (values["data"].get("keep") or {}).get("path"))
+    keep = values["data"].get("keep") or {}
+    yield from _no_code("data.keep", keep.get("path"), keep.get("name"))
 
 
-def _no_code(key: str, path: str | None) -> Iterator[str]:
-    if path is not None and not Path(path).expanduser().is_file():
-        yield f"`{key}`: there is no file {path} (looked in {Path.cwd()}); give a Python file."
+def _no_code(key: str, path: str | None, name: str | None) -> Iterator[str]:
+    if path is None:
+        return
+    file = Path(path).expanduser()
+    if not file.is_file():
+        yield f"`{key}.path`: there is no file {path} (looked in {Path.cwd()}); give a Python file."
+    elif name is not None and (wrong := lacks_function(file, name)):
+        yield f"`{key}.{'name' if 'has no function' in wrong else 'path'}`: {wrong}"
 
 
 def _no_model(key: str, path: str | None) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import inspect
 import sys
@@ -11,6 +12,27 @@ from pathlib import Path
 from typing import Any
 
 from pggrpo_cli.errors import ConfigError, UserCodeError
+
+IMPORTS = (ast.Import, ast.ImportFrom)
+DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+
+
+def lacks_function(path: Path, name: str) -> str | None:
+    """What is wrong, if the source of the file alone shows that it binds no such name; the file is not run."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        tree = ast.parse(text)
+    except SyntaxError as error:
+        return f"{path} is no Python: {error.msg} in line {error.lineno}."
+    except (OSError, ValueError) as error:
+        return f"{path} cannot be read: {error}."
+    if any(word in text for word in ("import *", "globals()", "exec(", "__getattr__", "setattr(")):
+        return None  # only running it tells
+    bound = {alias.asname or alias.name for node in ast.walk(tree) if isinstance(node, IMPORTS) for alias in node.names}
+    bound |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    bound |= {node.name for node in ast.walk(tree) if isinstance(node, DEFINITIONS)}
+    functions = [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    return None if name in bound else f"{path} has no function {name!r}; it has {', '.join(functions) or 'none'}."
 
 
 @lru_cache(maxsize=32)

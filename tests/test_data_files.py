@@ -54,6 +54,23 @@ def test_what_is_missing(values: dict[str, Any], key: str, path: str, words: str
     check_rows(values)  # a preview needs none of them
 
 
+@pytest.mark.parametrize(("text", "words"), [
+    ("def other(): ...\n", "`reward.python.name`: mine.py has no function 'score'; it has other"),
+    ("scores = 1\n", "`reward.python.name`: mine.py has no function 'score'; it has none"),
+    ("def score(:\n", "`reward.python.path`: mine.py is no Python: .* in line 2"),
+    ("from functions import *\n", None), ("from functions import score\n", None), ("score = lambda completions: []\n", None),
+    ("if True:\n    async def score(completions): ...\n", None), ("globals()['sco' + 're'] = print\n", None),
+])  # fmt: skip
+def test_a_function_that_is_not_in_its_file(values: dict[str, Any], text: str, words: str | None) -> None:
+    """Told without running the file, and only where its text is enough to tell."""
+    Path("mine.py").write_text("raise SystemExit\n" + text)
+    if words is None:
+        check_files(values)
+        return
+    with pytest.raises(ConfigError, match=words):
+        check_files(values)
+
+
 def test_all_that_is_missing_at_once(values: dict[str, Any]) -> None:
     values["reward"]["python"]["path"] = "other.py"
     values["model"] = {"_target_": "pggrpo_cli.model.hf.Hf", "path": "./none"}

@@ -30,6 +30,8 @@ def of_comparison(comparison: Comparison) -> str:
     at_equal = not any(_equal(one).value != _equal(one).value for one in (first, second))
     place = f"after {comparison.limits['completions']:,.0f} completions" if at_equal else "at the end"
     a, b = (_equal(one) if at_equal else one.last for one in (first, second))
+    if a.value == b.value:
+        return f"Highest {metric} {place}: {first.group.label} and {second.group.label} alike, {_with_interval(a)}."
     apart = a.low > b.high
     verdict = (
         ""

@@ -7,7 +7,6 @@ import os
 import pty
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -305,9 +304,7 @@ def test_the_program_itself(folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir() if path.name != "__pycache__") == before
     done = run(command("--completion", "1", "--json"), folder)
     assert json.loads(done.stdout)["reward"] == 1.0
-    started = time.monotonic()
     done = run(["reward", "--help"], folder)
-    assert time.monotonic() - started < 3 * 0.5  # the machine may be busy with other tests
     assert done.returncode == 0
     assert done.stdout.startswith("usage: pggrpo reward test")
     assert run(["reward"], folder).returncode == 2

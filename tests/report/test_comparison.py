@@ -119,6 +119,18 @@ def test_a_group_that_is_apart(tmp_path: Path) -> None:
     assert "overlap" not in said
 
 
+def test_groups_that_are_level(tmp_path: Path) -> None:
+    runs = []
+    for loss in ("grpo", "pg_grpo"):
+        for seed in (1, 2):
+            folder = make_run(tmp_path / f"{loss}{seed}", f"loss={loss}", steps=10, seed=seed)
+            lines = [metrics_of(step, seed) | {"eval/reward": 0.25} for step in range(11)]
+            write_lines(folder / "metrics.jsonl", lines)
+            runs.append(read_run(folder, folder.name))
+    said = of_comparison(compare(grouped(runs)))
+    assert said.startswith("Highest held-out reward after 80 completions: loss=grpo and loss=pg_grpo alike, 0.250")
+
+
 def test_more_groups_than_colours(tmp_path: Path) -> None:
     runs = []
     for number in range(10):
