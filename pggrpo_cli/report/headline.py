@@ -30,8 +30,6 @@ def of_comparison(comparison: Comparison) -> str:
     at_equal = not any(_equal(one).value != _equal(one).value for one in (first, second))
     place = f"after {comparison.limits['completions']:,.0f} completions" if at_equal else "at the end"
     a, b = (_equal(one) if at_equal else one.last for one in (first, second))
-    if a.value == b.value:
-        return f"Highest {metric} {place}: {first.group.label} and {second.group.label} alike, {_with_interval(a)}."
     apart = a.low > b.high
     verdict = (
         ""
@@ -40,6 +38,8 @@ def of_comparison(comparison: Comparison) -> str:
         if all(len(one.group.runs) == 1 for one in (first, second))
         else " Their intervals overlap: with these seeds they cannot be told apart."
     )
+    if a.value == b.value:
+        return f"Highest {metric} {place}: {first.group.label} and {second.group.label} alike, {_with_interval(a)}.{verdict}"
     return (
         f"Highest {metric} {place}: {first.group.label}, {_with_interval(a)}, before {second.group.label}, "
         f"{_with_interval(b)}.{verdict}"
