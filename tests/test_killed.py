@@ -58,7 +58,7 @@ def completed(killer: Killer, command: list[str], place: Path) -> Ended:
 
 
 @pytest.mark.fault("T1", "T2")
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_at_every_point(killer: Killer, tmp_path: Path, record_property: Record) -> None:
     """Each kind of event, its first, a middle and its last time; then the events of the run that goes on, too."""
     command = [
