@@ -152,7 +152,9 @@ def test_tokens_that_the_model_has_not(
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert main(["inspect", str(tmp_path / "run"), "--step", "2"]) == 2
     said = capsys.readouterr().err
-    where = f"{file}: step 2, prompt_index {next(line['prompt_index'] for line in lines if line['step'] == 2)}, sample 1"
+    where = (
+        f"{file}: step 2, prompt_index {next(line['prompt_index'] for line in lines if line['step'] == 2)}, sample 1"
+    )
     assert f"{where}: `{key}` has the token {token}, and the model only those below 260" in said
     assert main(["inspect", str(tmp_path / "run"), "--step", "3"]) == 0  # of other steps
 
