@@ -397,6 +397,13 @@ def test_whoever_reads_may_go_away(tmp_path: Path) -> None:
     assert done.returncode == 141
 
 
+def test_a_closed_stderr_is_no_matter(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    (one,) = lines(*TINY, "Hi", capsys=capsys)
+    monkeypatch.setattr(sys, "stderr", None)  # as Python has it after `2>&-`
+    assert main(["generate", *TINY, "Hi"]) == 0
+    assert capsys.readouterr().out == f"{one['completion']}\n"
+
+
 @pytest.mark.slow
 def test_only_completions_go_to_stdout(tmp_path: Path) -> None:
     done = run(["generate", *TINY, "--greedy", "Hi"], tmp_path)
