@@ -126,7 +126,7 @@ def _refuse_odd_values(given: argparse.Namespace) -> None:
         ("system", "data.system_prompt=…"),
         ("raw", "the run's own prompts"),
     ):
-        if getattr(given, option):
+        if getattr(given, option) not in (None, False):
             raise UsageError(f"`--{option.replace('_', '-')}`: --group takes {instead} instead.")
     if given.step is not None and (given.checkpoint or given.split or given.file or given.seed is not None):
         raise UsageError(

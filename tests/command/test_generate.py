@@ -296,6 +296,7 @@ def test_a_group_of_given_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str
     (["tiny", "a", "--step", "3"], "it goes with --group"),
     (["tiny", "a", "--group"], "has no columns for the rewards"),
     (["tiny", "--group", "--samples", "3"], "sampler.group_size=N"),
+    (["tiny", "--group", "--system", ""], "`--system`: --group takes data.system_prompt"),
     (["tiny", "--group", "--step", "1"], "tiny is no run"),
     (["tiny", "--group", "sampler.group_size=1"], "leaves nothing to compare"),
 ])  # fmt: skip
