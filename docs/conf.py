@@ -41,6 +41,8 @@ rewards
 sandbox
 report
 metrics
+memory
+loggers
 troubleshooting
 coming_from_trl
 coming_from_verl

@@ -39,6 +39,7 @@ exit codes: 0 done · 1 a bug · 2 usage, configuration, data or your own code �
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command that `arguments` (sys.argv without the program) name; returns the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    _open_closed_streams()
     try:
         code = _dispatch(arguments)
         sys.stdout.flush()
@@ -51,6 +52,16 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     except PggrpoError as error:
         return report(error)
+
+
+def _open_closed_streams() -> None:
+    """A stream that whoever started us has closed (`2>&-`) leads nowhere. Python has None in its place, on which the first
+    word fails or goes to stdout instead; and the next file opened would get its number, with all that C code says there."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            stream = open(os.devnull, mode, encoding="utf-8")  # noqa: SIM115 - stays open, at the lowest number free
+            os.set_inheritable(stream.fileno(), True)
+            setattr(sys, name, stream)
 
 
 def commands() -> dict[str, str]:

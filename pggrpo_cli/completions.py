@@ -19,6 +19,8 @@ Candidate = tuple[str, str]
 SHELLS = ("bash", "zsh", "fish")
 COMMANDS_ON_RUNS = ("resume", "export", "report", "eval", "generate")
 """Their first word is the directory of a run."""
+COMMANDS_ON_MODELS = ("eval", "generate")
+"""It may also be a model that is no run's: an option of the group model that needs no path."""
 HYDRA_OPTIONS = {
     "--multirun": "a sweep over every combination of values",
     "--cfg": "show the configuration instead of running it: job, hydra, all",
@@ -93,8 +95,18 @@ def _candidates(before: Sequence[str], word: str) -> Iterable[Candidate]:
     if word.startswith("-"):
         return _matching(word, of_command.items())
     if command in COMMANDS_ON_RUNS and not _positional(rest):
-        return runs(word)
+        return [*runs(word), *(_models(word) if command in COMMANDS_ON_MODELS else ())]
+    if command in COMMANDS_ON_MODELS:
+        keys, files = list(_overrides("train", rest, word)), paths(word)
+        return (files or keys) if rest[-1].startswith("-") else (keys or files)  # behind an option perhaps its file
     return _overrides("train", rest, word) if command == "resume" else paths(word)
+
+
+def _models(word: str) -> Iterable[Candidate]:
+    files = groups()["model"].items()
+    return _matching(
+        word, [(name, first_comment(file)) for name, file in files if "???" not in file.read_text("utf-8")]
+    )
 
 
 def _of_config(rest: Sequence[str], word: str) -> Iterable[Candidate]:

@@ -17,13 +17,14 @@ import torch
 
 from pggrpo_cli.config import MAPPING_KEYS
 from pggrpo_cli.devices import resolve_device
-from pggrpo_cli.errors import CheckpointError
+from pggrpo_cli.errors import CheckpointError, DataError
 from pggrpo_cli.instantiate import component
 from pggrpo_cli.origin import model_digest
 from pggrpo_cli.packing import pack
 from pggrpo_cli.policy import LoadedModel, ModelSettings, Policy, resolve_compute_dtype
 from pggrpo_cli.report.run import Run
 from pggrpo_cli.report.samples_file import Completion
+from pggrpo_cli.run_directory import SAMPLES
 from pggrpo_cli.run_overrides import refuse_targets
 from pggrpo_cli.types import TokenScores, TrainBatch
 from pggrpo_cli.weights import load_folder
@@ -57,7 +58,7 @@ class Inspection:
 
 def inspect_step(run: Run, step: int, chosen: Sequence[Completion], allow_targets: Sequence[str] = ()) -> Inspection:
     """`chosen`: completions of `step`. Raises CheckpointError if there is no checkpoint of that step or later, ConfigError
-    if the run's model or loss is code that `allow_targets` does not list."""
+    if the run's model or loss is code that `allow_targets` does not list, DataError for a token that the model has not."""
     refuse_targets({group: run.config.get(group) for group in BUILT}, allow_targets, typed=())
     later = [one for one in run.checkpoints if one >= step]
     if not later:
@@ -70,7 +71,11 @@ def inspect_step(run: Run, step: int, chosen: Sequence[Completion], allow_target
     settings, device = run.config["model"], resolve_device(run.config["device"])
     after = _policy(load_folder(_folder(run, later[0]), "model.path"), settings, device)
     original = _original(run, settings, device, notes)
-    prompts, ids = _recorded(chosen) or _tokenised(run, chosen, after, notes)
+    if _have_tokens(chosen):
+        _refuse_unknown_tokens(run, chosen, after.config.vocab_size)
+        prompts, ids = _recorded(chosen)
+    else:
+        prompts, ids = _tokenised(run, chosen, after, notes)
     temperature = float(run.config["sampler"].get("temperature") or 1.0)
     olds = _as_sampled(chosen)
     if olds is None:
@@ -145,16 +150,32 @@ def _before(
     return original, _name(0)
 
 
-def _recorded(chosen: Sequence[Completion]) -> tuple[list[list[int]], list[torch.Tensor]] | None:
-    """Prompts and completions as the tokens that training saw; None if one has none."""
-    prompts = [list(one.prompt_ids) for one in chosen if one.prompt_ids is not None]
-    ids = [torch.tensor(one.completion_ids) for one in chosen if one.completion_ids is not None]
-    return (prompts, ids) if len(prompts) == len(ids) == len(chosen) else None
+def _have_tokens(chosen: Sequence[Completion]) -> bool:
+    return all(one.prompt_ids is not None and one.completion_ids is not None for one in chosen)
+
+
+def _refuse_unknown_tokens(run: Run, chosen: Sequence[Completion], vocabulary: int) -> None:
+    """Raises DataError for a token that is none of the model's: the file was changed, or is another run's."""
+    for one in chosen:
+        for key, ids in (("prompt_ids", one.prompt_ids), ("completion_ids", one.completion_ids)):
+            wrong = next((token for token in ids or () if token >= vocabulary), None)
+            if wrong is not None:
+                raise DataError(
+                    f"{run.path / SAMPLES}: step {one.step}, prompt_index {one.prompt_index}, sample {one.sample}: `{key}` "
+                    f"has the token {wrong}, and the model only those below {vocabulary:,}. The file is not as the run wrote "
+                    "it; bring that back, or take prompt_ids, completion_ids and logprobs out of the step's lines: then "
+                    "its texts are tokenised again."
+                )
+
+
+def _recorded(chosen: Sequence[Completion]) -> tuple[list[list[int]], list[torch.Tensor]]:
+    """Prompts and completions as the tokens that training saw; all have some."""
+    return [list(one.prompt_ids or ()) for one in chosen], [torch.tensor(one.completion_ids) for one in chosen]
 
 
 def _as_sampled(chosen: Sequence[Completion]) -> list[torch.Tensor] | None:
     """The sampler's log-probabilities [length] of each completion; None if one has none."""
-    if _recorded(chosen) is None:
+    if not _have_tokens(chosen):
         return None
     found = [one.logprobs for one in chosen if one.logprobs is not None]
     lengths = [len(one.completion_ids or ()) for one in chosen]

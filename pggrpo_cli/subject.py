@@ -32,6 +32,11 @@ class Subject:
     """Steps that it was trained for; 0 for a model that is no run's."""
     run_dir: Path | None = None
 
+    @property
+    def perhaps_plain(self) -> bool:
+        """Whether its run may have been asked in plain texts; its data alone, if they are loaded, tell."""
+        return self.run_dir is not None and self.config.data.get("as_chat") is False
+
 
 def find_subject(
     name: str,

@@ -171,6 +171,19 @@ def test_a_reader_that_leaves(tmp_path: Path) -> None:
     program.stderr.close()
 
 
+@pytest.mark.parametrize(("arguments", "closed", "code"), [
+    ("config ls loss", ">&-", 0), ("config ls loss", "2>&- <&-", 0), ("nonsense", "2>&-", 2), ("nonsense", ">&- 2>&- <&-", 2)
+])  # fmt: skip
+@pytest.mark.fault("T34")
+def test_streams_that_are_closed(arguments: str, closed: str, code: int, tmp_path: Path) -> None:
+    """Nothing of what would stand on one of them goes to another, or fails."""
+    command = f"{sys.executable} -m pggrpo_cli {arguments} {closed}"
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environment(), capture_output=True, timeout=60)
+    assert (done.returncode, done.stderr) == (code, b"")
+    assert done.stdout.startswith(b"loss: ") == (code == 0 and closed != ">&-")
+    assert bool(done.stdout) == (code == 0 and closed != ">&-")
+
+
 def test_interrupted_outside_training(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(arguments: list[str]) -> int:
         raise KeyboardInterrupt

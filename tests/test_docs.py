@@ -116,6 +116,18 @@ def test_a_link_that_leads_nowhere_is_noticed(tmp_path: Path, monkeypatch: pytes
     assert broken(page) == bad
 
 
+def test_every_page_stands_in_the_menu_of_the_site() -> None:
+    """Sphinx warns of one that does not, and the site is built with warnings as errors. Here without Sphinx."""
+    text = (DOCS / "conf.py").read_text(encoding="utf-8")
+    menu = re.search(r'^CONTENTS = """\n(.*?)^"""', text, re.M | re.S)
+    assert menu is not None
+    entries = [line for line in menu[1].splitlines() if line and not line.startswith((":", "`"))]
+    found = [sorted(DOCS.glob(f"{entry}.md")) for entry in entries]
+    assert [entry for entry, files in zip(entries, found, strict=True) if not files] == []
+    listed = {file.resolve() for files in found for file in files}
+    assert {page for page in PAGES if page not in listed} == {DOCS / "README.md"}  # whose menu it is
+
+
 def test_every_page_can_be_reached_from_the_first_one() -> None:
     seen, waiting = set(), [DOCS / "README.md"]
     while waiting:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pggrpo_cli.errors import UsageError
+from pggrpo_cli.errors import ConfigError, UsageError
 from pggrpo_cli.generating.aside import Aside
 from pggrpo_cli.options import Options
 
@@ -125,7 +126,7 @@ def _refuse_odd_values(given: argparse.Namespace) -> None:
         ("system", "data.system_prompt=…"),
         ("raw", "the run's own prompts"),
     ):
-        if getattr(given, option):
+        if getattr(given, option) not in (None, False):
             raise UsageError(f"`--{option.replace('_', '-')}`: --group takes {instead} instead.")
     if given.step is not None and (given.checkpoint or given.split or given.file or given.seed is not None):
         raise UsageError(
@@ -190,8 +191,21 @@ def _subject(given: argparse.Namespace, overrides: list[str], checkpoint: str | 
     """Of a run, code that is not pggrpo's is refused in what will be made of its configuration."""
     from pggrpo_cli.subject import SCORES, SPEAKS, find_subject
 
-    built = SCORES if given.group else (*SPEAKS, "data") if given.data else SPEAKS
-    return find_subject(given.subject, overrides, checkpoint, given.config_dir, built)
+    def found(built: Sequence[str]) -> Subject:
+        return find_subject(given.subject, overrides, checkpoint, given.config_dir, built)
+
+    if given.group or given.data:
+        return found(SCORES if given.group else (*SPEAKS, "data"))
+    subject = found(SPEAKS)
+    if given.raw or not subject.perhaps_plain:
+        return subject
+    try:
+        return found((*SPEAKS, "data"))
+    except ConfigError as error:
+        raise ConfigError(
+            f"{error} The data would tell whether the run's prompts are plain texts; --raw, or data.as_chat=true for a "
+            "user's message, does without them."
+        ) from error
 
 
 def _answers(given: argparse.Namespace, texts: list[str], overrides: list[str], aside: Aside) -> None:
@@ -215,7 +229,7 @@ def _answers(given: argparse.Namespace, texts: list[str], overrides: list[str], 
             _answer(model, model.of_data(*of_data[1:]), wishes, given, aside)
             return
         of_run = subject.run_dir is not None
-        chat = model.chats(of_run)
+        chat = model.chats(subject.perhaps_plain, aside.say)
         if rows is not None:
             _say_what_is_added(model, wishes, of_run, aside)
             prompts = [model.given(row, chat=chat, of_run=of_run) for row in rows]

@@ -111,18 +111,20 @@ class Answering:
         """The run's."""
         return format_of(self._config.data).prompt_suffix
 
-    def chats(self, of_run: bool) -> bool:
+    def chats(self, perhaps_plain: bool, say: Callable[[str], None]) -> bool:
         """Whether a text is to be a user's message: where the tokenizer has a chat template, unless the run's own prompts
-        are plain texts, or --raw."""
+        are plain texts, or --raw. `perhaps_plain`: the data are loaded to see; the caller has checked whose code that is.
+        """
         if self._wishes.raw or getattr(self.policy.tokenizer, "chat_template", None) is None:
             return False
-        if not of_run or self._config.data.get("as_chat") is not False:
+        if not perhaps_plain:
             return True
         try:
             data = load_rows(self._config)[0]
             first = next(iter(data.train[:1] or data.evaluation[:1]), None)
-        except PggrpoError:
-            return True  # the data has moved; its prompts cannot be asked
+        except PggrpoError as error:  # the data may have moved, and an answer does not need them
+            say(f"taken as a user's message (--raw: as it stands), for the run's prompts cannot be looked at: {error}")
+            return True
         return first is None or not isinstance(first.prompt, str)
 
     def _renderer(self, keys: PromptFormat) -> Renderer:

@@ -99,6 +99,16 @@ def test_runs_and_files(folder: Path) -> None:
     assert offered("export", "outputs/s") == there[:1]
     assert offered("export", "q") == ["questions of mine.jsonl"]
     assert offered("resume", there[1], "trainer.max_st") == ["trainer.max_steps="]
+    for command in ("eval", "generate"):
+        first = offered(command, "")
+        assert first[:2] == there
+        assert {"smollm2_135m", "tiny"} < set(first)
+        assert "hf" not in first  # a model by its path
+        assert offered(command, "ti") == ["tiny"]
+        assert offered(command, "outputs/s") == there[:1]
+        assert offered(command, there[0], "sampler.temp") == ["sampler.temperature="]
+        assert offered(command, there[0], "--greedy", "sampler.temp") == ["sampler.temperature="]
+        assert offered(command, "tiny", "--file", "") == ["outputs/", "questions of mine.jsonl"]
     assert offered("train", "resume.from=") == [
         "resume.from=auto",
         "resume.from=null",

@@ -161,17 +161,18 @@ def typed(monkeypatch: pytest.MonkeyPatch, texts: list[str | type[BaseException]
 
 def test_a_person_types(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     first, second = (one["completion"] for one in lines(*TINY, "One", "Two", "--seed", "3", capsys=capsys))
+    (alone,) = lines(*TINY, "Two", "--seed", "3", capsys=capsys)
+    assert alone["completion"] != second  # what comes second has random numbers of its own
     out = typed(monkeypatch, ["One", "", KeyboardInterrupt, "x" * 600, "Two"])
     assert main(["generate", *TINY, "--seed", "3"]) == 0
     from pggrpo_cli.printable import printable
 
-    assert out.getvalue().startswith(printable(first[:3]))
-    assert out.getvalue().count("\n") >= 2
+    shown = [printable(text.replace("\t", "    ")) for text in (first, second)]
+    assert out.getvalue() == "".join(text if text.endswith("\n") else f"{text}\n" for text in shown)
     err = capsys.readouterr().err
     assert "Ctrl-C stops an answer, Ctrl-D ends" in err
     assert "leaves 500 beside 12 new ones" in err  # and the loop goes on
     assert err.count("12 tokens in") == 2
-    assert second  # of another ordinal than the first
 
 
 def interrupting(after: int) -> Callable[..., str]:
@@ -295,6 +296,7 @@ def test_a_group_of_given_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str
     (["tiny", "a", "--step", "3"], "it goes with --group"),
     (["tiny", "a", "--group"], "has no columns for the rewards"),
     (["tiny", "--group", "--samples", "3"], "sampler.group_size=N"),
+    (["tiny", "--group", "--system", ""], "`--system`: --group takes data.system_prompt"),
     (["tiny", "--group", "--step", "1"], "tiny is no run"),
     (["tiny", "--group", "sampler.group_size=1"], "leaves nothing to compare"),
 ])  # fmt: skip
@@ -310,21 +312,65 @@ def test_steps_that_are_not_there(finished: Path, capsys: pytest.CaptureFixture[
     assert "no checkpoint of step 8" in capsys.readouterr().err
 
 
+def of_somebody(finished: Path, folder: Path, changes: dict[str, Any]) -> Path:
+    """A run with the checkpoints of another, and a configuration that was changed on disk."""
+    stranger = folder / "run"
+    stranger.mkdir(exist_ok=True)
+    if not (stranger / "checkpoints").exists():
+        (stranger / "checkpoints").symlink_to(finished / "checkpoints")
+    values = yaml.safe_load((finished / "config.yaml").read_text())
+    (stranger / "config.yaml").write_text(yaml.safe_dump(values | changes))
+    return stranger
+
+
 @pytest.mark.fault("T30")
 def test_code_of_a_run_is_not_run_unasked(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    stranger = tmp_path / "run"
-    stranger.mkdir()
-    (stranger / "checkpoints").symlink_to(finished / "checkpoints")
-    values = yaml.safe_load((finished / "config.yaml").read_text())
     for group, node in (("reward", {"x": {"_target_": "os.system", "command": f"touch {tmp_path}/canary"}}),
                         ("sampler", {"_target_": "os.system", "command": f"touch {tmp_path}/canary"})):  # fmt: skip
-        (stranger / "config.yaml").write_text(yaml.safe_dump(values | {group: node}))
+        stranger = of_somebody(finished, tmp_path, {group: node})
         assert main(["generate", str(stranger), "--group"]) == 2
         assert "security.allow_targets=[os.system]" in capsys.readouterr().err
         # An answer needs no reward, so one of somebody's own is in nobody's way; the sampler is needed.
         assert main(["generate", str(stranger), "Hi"]) == (0 if group == "reward" else 2)
         capsys.readouterr()
     assert not (tmp_path / "canary").exists()
+
+
+@pytest.mark.fault("T30")
+def test_data_of_a_run_are_looked_at_only_if_their_code_may_run(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where the run's prompts may be plain texts, its data tell how a prompt of the line is meant."""
+    canary = tmp_path / "canary"
+    (tmp_path / "mine.py").write_text(f"open({str(canary)!r}, 'w')\ndef keep(answer):\n    return True\n")
+    (tmp_path / "q.jsonl").write_text('{"prompt": "3 + 4 ="}\n{"prompt": "3 + 5 ="}\n')
+    node = yaml.safe_load((finished / "config.yaml").read_text())["data"]
+    node = {key: node[key] for key in ("max_prompt_tokens", "overlong", "where", "deduplicate", "limit")} | {
+        "_target_": "pggrpo_cli.data.jsonl.Jsonl", "path": str(tmp_path / "q.jsonl"), "eval_path": None, "eval_size": 1,
+        "columns": {}, "as_chat": False, "streaming": False, "system_prompt": None, "prompt_suffix": "",
+        "keep": {"path": str(tmp_path / "mine.py"), "name": "keep"},
+    }  # fmt: skip
+    stranger = str(of_somebody(finished, tmp_path, {"data": node}))
+    chat = [{"role": "user", "content": "Hi"}]
+    assert main(["generate", stranger, "Hi"]) == 2
+    said = capsys.readouterr().err
+    assert "`data.keep" in said
+    assert "--raw, or data.as_chat=true" in said
+    for words, prompt in ((["--raw"], "Hi"), (["data.as_chat=true"], chat)):
+        assert lines(stranger, "Hi", *words, capsys=capsys)[0]["prompt"] == prompt
+    assert not canary.exists()
+
+    (one,) = lines(stranger, "Hi", "security.allow_targets=[pggrpo_cli.filters.Sieve]", capsys=capsys)
+    assert one["prompt"] == "Hi"  # as the run's own are
+    assert canary.exists()
+
+    (tmp_path / "q.jsonl").unlink()
+    stranger = str(of_somebody(finished, tmp_path, {"data": node | {"keep": {"path": None, "name": None}}}))
+    assert main(["generate", stranger, "Hi", "--json"]) == 0
+    there = capsys.readouterr()
+    assert json.loads(there.out)["prompt"] == chat
+    assert "taken as a user's message" in there.err
+    assert f"{tmp_path / 'q.jsonl'} does not exist" in there.err
 
 
 def test_refusals_load_no_torch(tmp_path: Path) -> None:
@@ -350,6 +396,13 @@ def test_whoever_reads_may_go_away(tmp_path: Path) -> None:
     assert done.stdout.count(b"\n") == 1
     assert b"Traceback" not in done.stderr
     assert done.returncode == 141
+
+
+def test_a_closed_stderr_is_no_matter(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    (one,) = lines(*TINY, "Hi", capsys=capsys)
+    monkeypatch.setattr(sys, "stderr", None)  # as Python has it after `2>&-`
+    assert main(["generate", *TINY, "Hi"]) == 0
+    assert capsys.readouterr().out == f"{one['completion']}\n"
 
 
 @pytest.mark.slow

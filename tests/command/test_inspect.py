@@ -138,6 +138,27 @@ def test_broken_tokens_are_as_good_as_none(trained: Path, tmp_path: Path, broken
     assert len(found.completions[0].tokens) == (3 if "logprobs" in broken else 7)
 
 
+@pytest.mark.parametrize(("key", "token"), [("completion_ids", 99_999), ("prompt_ids", 260), ("prompt_ids", 2**70)])
+def test_tokens_that_the_model_has_not(
+    trained: Path, tmp_path: Path, key: str, token: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(trained / "run", tmp_path / "run")
+    file = tmp_path / "run" / "samples.jsonl"
+    tokens = {"completion_ids": [66, 256, 3], "logprobs": [-1.5, -0.25, -3.0], "prompt_ids": [17]}
+    lines = [json.loads(line) | tokens for line in file.read_text().splitlines()]
+    for line in lines:
+        if (line["step"], line["sample"]) == (2, 1):
+            line[key] = [1, token, 3]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert main(["inspect", str(tmp_path / "run"), "--step", "2"]) == 2
+    said = capsys.readouterr().err
+    where = (
+        f"{file}: step 2, prompt_index {next(line['prompt_index'] for line in lines if line['step'] == 2)}, sample 1"
+    )
+    assert f"{where}: `{key}` has the token {token}, and the model only those below 260" in said
+    assert main(["inspect", str(tmp_path / "run"), "--step", "3"]) == 0  # of other steps
+
+
 @pytest.mark.slow
 def test_a_run_is_inspected_as_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What the sampler noted is what the checkpoint before the step gives."""
