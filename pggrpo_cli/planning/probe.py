@@ -73,7 +73,7 @@ class TimeEstimate:
 def probe(config: TrainConfig, plan: RunPlan) -> TimeEstimate:
     """Loads the model. Raises PggrpoError as the run would."""
     counts = plan.counts
-    cost = max(1, counts.tokens_per_step // counts.prompts_per_step)
+    cost = max(1, round(plan.lengths.mean_prompt) + counts.group_size * counts.completion_tokens)
     prompts = min(counts.prompts_per_step, max(1, PROBED_TOKENS // cost))
     quiet = replace(config, logger={}, evaluation=replace(config.evaluation, every=None))
     began = time.monotonic()

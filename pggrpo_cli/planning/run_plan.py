@@ -98,7 +98,7 @@ def foreseen(
     lengths = lengths_of(rendered, len(rows.evaluation))
     if not isinstance(rows.train, LazyRows) and len(rows.train) > TOKENISED:
         lengths = lengths.of_more(round(len(rows.train) * len(rendered.prompts) / TOKENISED))
-    counts = run_counts(config, lengths)
+    counts = run_counts(config, lengths, pairs=loss.needs_pairs)
     existing = next(one for one in (place.absolute(), *place.absolute().parents) if one.is_dir())
     free, total = _memory_of(device)
     return RunPlan(
@@ -235,7 +235,9 @@ def outcome(plan: RunPlan) -> dict[str, Any]:
         "ok": plan.fits,
         "model": {"name": plan.model, "computes": plan.computes, **asdict(plan.shape)},
         "counts": asdict(plan.counts),
-        "lengths": asdict(plan.lengths),
+        "lengths": {
+            name: value for name, value in asdict(plan.lengths).items() if name not in ("longest_prompts", "largest_rows")
+        },
         "memory": memory,
         "disk": {**asdict(plan.disk), "peak": plan.disk.peak, "free": plan.disk_free, "place": str(plan.place)},
         "findings": [asdict(one) for one in plan.findings],

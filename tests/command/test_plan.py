@@ -128,7 +128,7 @@ def test_extrapolation_by_hand(capsys: pytest.CaptureFixture[str]) -> None:
     from pggrpo_cli.composing import compose
 
     config = checked(compose("train", ["model=tiny"]))
-    lengths = Lengths(mean_prompt=50.0, longest_prompt=60, mean_completion=0.0, prompts=100, held_out=64)
+    lengths = Lengths.of([(60, []), (40, [])], prompts=100, held_out=64)
     counts = run_counts(config, lengths)  # 8 prompts, four times the probe's; 24 steps, 4 evaluations, 3 checkpoints
     found = extrapolated(probed(), counts, 300_000_000)
     assert found.step_low == pytest.approx(2.0 + 0.4 + 2.0 * 4 + 1.0)

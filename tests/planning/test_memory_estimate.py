@@ -30,7 +30,7 @@ FACTS = MemoryFacts(
     checkpoints_activations=False, reference=2_800_000, reference_loading=1_200_000, optimizer=8_000_000,
     optimizer_working=0, rewards=0, longest_prompt=60, max_rows=256, loads_twice=False,
 )  # fmt: skip
-LENGTHS = Lengths(mean_prompt=50.0, longest_prompt=60, mean_completion=0.0, prompts=100, held_out=64)
+LENGTHS = Lengths.of([(60, []), (40, [])], prompts=100, held_out=64)
 
 
 def counts(*overrides: str) -> RunCounts:
@@ -46,7 +46,7 @@ def test_of_the_update() -> None:
     assert found.peak_phase == "update"
     parts = found.parts
     assert parts["libraries and data"] == 10**9 + FIRST_USE
-    assert parts["activations"] == 8 * (50 + 8 * 24) * 50_000
+    assert parts["activations"] == 8 * (60 + 8 * 24) * 50_000
     assert parts["weights"] == 4_000_000
     assert parts["optimizer"] == 8_000_000
     assert parts["gradients"] == 4 * 300_000  # of the head alone while all activations wait
@@ -58,7 +58,7 @@ def test_of_the_update() -> None:
     assert "freed, not reused" not in estimate(keeps_freed=False).parts
     several = estimate("trainer.micro_batch_tokens=500").phases["update"]
     assert several["gradients"] == 4 * (300_000 + 1_000_000)  # those of the micro-batches before it
-    assert several["activations"] == 2 * 242 * 50_000
+    assert several["activations"] == 500 * 50_000
 
 
 def test_a_single_update_has_no_moments_beside_activations() -> None:
@@ -87,7 +87,7 @@ def test_of_rollout_and_evaluation() -> None:
 
 def test_gradient_checkpointing_keeps_a_layers_input_and_one_layer() -> None:
     update = estimate(checkpoints_activations=True).phases["update"]
-    assert update["activations"] == 1936 * 10 * 100 * 4 + 1936 * 50_000 // 10
+    assert update["activations"] == 2016 * 10 * 100 * 4 + 2016 * 50_000 // 10
 
 
 def test_loading_and_a_gpu() -> None:
