@@ -5,6 +5,7 @@ The model's weights are not read: shapes say what they and everything that follo
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -112,7 +113,7 @@ def foreseen(
         on_cpu=device.type == "cpu",
         memory_free=free,
         memory_total=total,
-        disk=_disk(config, policy, outline, counts, rendered),
+        disk=_disk(config, policy, outline, counts, lengths, rendered),
         place=place,
         disk_free=shutil.disk_usage(existing).free,
         notes=_notes(config, loss, rows, sieve, rendered),
@@ -144,16 +145,22 @@ def _rendered(config: TrainConfig, rows: Dataset, outline: ModelOutline) -> Rend
 
 
 def _disk(
-    config: TrainConfig, policy: Policy, outline: ModelOutline, counts: RunCounts, rendered: RenderedPrompts
+    config: TrainConfig,
+    policy: Policy,
+    outline: ModelOutline,
+    counts: RunCounts,
+    lengths: Lengths,
+    rendered: RenderedPrompts,
 ) -> DiskEstimate:
     parameters = list(policy.module.named_parameters())
-    texts = [len(prompt.text.encode("utf-8", "replace")) for prompt in rendered.sample]
+    texts = [len(json.dumps(prompt.text, ensure_ascii=False).encode("utf-8", "replace")) for prompt in rendered.sample]
     return disk_estimate(
         counts,
         parameters,
         optimizer_memory(config.optimizer, parameters).kept,
         small_files(outline.tokenizer, outline.config),
-        sum(texts) / len(texts),
+        (sum(texts) / len(texts), lengths.mean_prompt),
+        ModelShape.of(policy.module).vocabulary,
     )
 
 
@@ -236,7 +243,9 @@ def outcome(plan: RunPlan) -> dict[str, Any]:
         "model": {"name": plan.model, "computes": plan.computes, **asdict(plan.shape)},
         "counts": asdict(plan.counts),
         "lengths": {
-            name: value for name, value in asdict(plan.lengths).items() if name not in ("longest_prompts", "largest_rows")
+            name: value
+            for name, value in asdict(plan.lengths).items()
+            if name not in ("longest_prompts", "largest_rows")
         },
         "memory": memory,
         "disk": {**asdict(plan.disk), "peak": plan.disk.peak, "free": plan.disk_free, "place": str(plan.place)},

@@ -174,7 +174,7 @@ def test_memory_disk_and_time_of_the_tiny_model(folder: Path) -> None:
     assert len(sizes) == found["counts"]["kept"] == 2
     assert found["disk"]["checkpoint"] == pytest.approx(max(sizes), rel=0.05)
     written = (run_dir / "metrics.jsonl").stat().st_size + (run_dir / "samples.jsonl").stat().st_size
-    assert found["disk"]["lines"] == pytest.approx(written, rel=0.4)
+    assert written <= found["disk"]["lines"] < 2 * written
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     real = sorted(line["step_time"] for line in lines if line["step"] > 1)[2]
     assert real / 2 < found["time"]["step"] < real * 2
