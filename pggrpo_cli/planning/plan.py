@@ -24,12 +24,13 @@ PAPER_ADVANTAGE = {
     "Gspo": "group_normalized",
     "Cispo": "group_normalized",
 }
+GUESSED = "activations are guessed for this architecture"
 
 
 def describe(
-    config: TrainConfig, loss: Loss, counts: RunCounts, mean_prompt: float, memory: MemoryEstimate
+    config: TrainConfig, loss: Loss, counts: RunCounts, mean_prompt: float, memory: MemoryEstimate | None
 ) -> list[str]:
-    """The plan, a line each."""
+    """The plan, a line each. `memory`: None if it could not be estimated."""
     at_most = f" × ≤{counts.completion_tokens} tokens" if counts.samples else " from the data set"
     updates, micro = counts.updates_per_step, counts.micro_batches
     return [
@@ -38,7 +39,7 @@ def describe(
         f"{updates} update{'s' if updates > 1 else ''} of ≤{micro} micro-batch{'es' if micro > 1 else ''}",
         f"{counts.steps} steps see {counts.steps * counts.prompts_per_step} of {counts.rows} prompts "
         f"({counts.epochs:.1f} epochs), {mean_prompt:.0f} tokens each",
-        f"memory: at most about {memory.peak / 1e9:.1f} GB, in the {memory.peak_phase} phase ({_largest(memory)})",
+        _about_memory(memory),
         *remarks(config, loss),
     ]
 
@@ -53,9 +54,13 @@ def remarks(config: TrainConfig, loss: Loss) -> list[str]:
     return lines + _about_beta(config, loss) + _about_pairing(config, loss)
 
 
-def _largest(memory: MemoryEstimate) -> str:
-    """Its three largest parts."""
-    return ", ".join(f"{name} {size / 1e9:.2g}" for name, size in list(memory.parts.items())[:3])
+def _about_memory(memory: MemoryEstimate | None) -> str:
+    """The peak and its three largest parts."""
+    if memory is None:
+        return "memory: not known for this model"
+    largest = ", ".join(f"{name} {size / 1e9:.2g}" for name, size in list(memory.parts.items())[:3])
+    guessed = f"; {GUESSED}" if memory.activations_guessed else ""
+    return f"memory: at most about {memory.peak / 1e9:.1f} GB, in the {memory.peak_phase} phase ({largest}){guessed}"
 
 
 def about_data(sieve: Sieve, rendered: RenderedPrompts) -> list[str]:

@@ -32,7 +32,7 @@ from pggrpo_cli.planning.memory_estimate import MemoryEstimate
 from pggrpo_cli.planning.memory_facts import estimate_memory, reward_processes
 from pggrpo_cli.planning.model_shape import ModelShape
 from pggrpo_cli.planning.optimizer_memory import optimizer_memory
-from pggrpo_cli.planning.plan import about_data, describe_parts, remarks, unused_labels
+from pggrpo_cli.planning.plan import GUESSED, about_data, describe_parts, remarks, unused_labels
 from pggrpo_cli.planning.run_counts import Lengths, RunCounts, lengths_of, run_counts
 from pggrpo_cli.policy import Policy, resolve_compute_dtype
 from pggrpo_cli.prompts import RenderedPrompts, Renderer, format_of, prompt_room, render_rows
@@ -100,6 +100,8 @@ def foreseen(
     if not isinstance(rows.train, LazyRows) and len(rows.train) > TOKENISED:
         lengths = lengths.of_more(round(len(rows.train) * len(rendered.prompts) / TOKENISED))
     counts = run_counts(config, lengths, pairs=loss.needs_pairs)
+    memory = estimate_memory(config, policy, loss, counts, lengths, base)
+    guessed = [f"note: {GUESSED}: it computes with numbers, which a plan has not"] if memory.activations_guessed else []
     existing = next(one for one in (place.absolute(), *place.absolute().parents) if one.is_dir())
     free, total = _memory_of(device)
     return RunPlan(
@@ -108,7 +110,7 @@ def foreseen(
         shape=ModelShape.of(policy.module),
         counts=counts,
         lengths=lengths,
-        memory=estimate_memory(config, policy, loss, counts, lengths, base),
+        memory=memory,
         beside=reward_processes(config),
         on_cpu=device.type == "cpu",
         memory_free=free,
@@ -116,7 +118,7 @@ def foreseen(
         disk=_disk(config, policy, outline, counts, lengths, rendered),
         place=place,
         disk_free=shutil.disk_usage(existing).free,
-        notes=_notes(config, loss, rows, sieve, rendered),
+        notes=[*_notes(config, loss, rows, sieve, rendered), *guessed],
     )
 
 
