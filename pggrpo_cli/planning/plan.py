@@ -63,14 +63,18 @@ def _about_memory(memory: MemoryEstimate | None) -> str:
     return f"memory: at most about {memory.peak / 1e9:.1f} GB, in the {memory.peak_phase} phase ({largest}){guessed}"
 
 
-def about_data(sieve: Sieve, rendered: RenderedPrompts) -> list[str]:
-    """What the filters left out, and what is too long."""
+def about_data(sieve: Sieve, rendered: RenderedPrompts, *, whole: bool = True) -> list[str]:
+    """What the filters left out, and what is too long. `whole`: whether all rows were rendered, not some of them."""
     lines = [f"data: {words}"] if (words := sieve.words()) else []
+    looked_at = len(rendered.sample) + rendered.dropped
     if isinstance(rendered.prompts, LazyPrompts):
-        looked_at = len(rendered.sample) + rendered.dropped
         fate = f"{rendered.dropped} are overlong; in such a row's place comes the next that fits"
         words = fate if rendered.dropped else f"{rendered.truncated} are truncated"
         lines.append(f"data: rows are read when their turn comes; of {looked_at} looked at {words}")
+    elif (rendered.dropped or rendered.truncated) and not whole:
+        fates = {"overlong, to be dropped": rendered.dropped, "overlong, to be truncated": rendered.truncated}
+        words = ", ".join(f"{count:,} are {fate}" for fate, count in fates.items() if count)
+        lines.append(f"data: of {looked_at:,} rows looked at {words}")
     elif rendered.dropped or rendered.truncated:
         lines.append(f"data: {rendered.dropped} overlong prompts dropped, {rendered.truncated} truncated")
     return lines

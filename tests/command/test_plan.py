@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -123,6 +124,20 @@ def test_prompts_that_are_dropped_are_said(folder: Path, capsys: pytest.CaptureF
     _, found = planned(capsys, *TINY, "data.max_prompt_tokens=17")
     assert found["counts"]["rows"] < 32
     assert any("overlong prompts dropped" in note for note in found["notes"])
+
+
+@pytest.mark.parametrize(("overlong", "fate"), [("drop", "dropped"), ("truncate_left", "truncated")])
+def test_of_a_sample_the_note_says_what_was_looked_at(
+    overlong: str, fate: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """16 of 32 rows: what is said of all of them is in proportion, what is counted is of those."""
+    words = [*TINY, "data.max_prompt_tokens=17", f"data.overlong={overlong}"]
+    monkeypatch.setattr(run_plan, "TOKENISED", 16)
+    _, found = planned(capsys, *words)
+    (note,) = [one for one in found["notes"] if "overlong" in one]
+    count = int(re.fullmatch(rf"data: of 16 rows looked at (\d+) are overlong, to be {fate}", note)[1])  # type: ignore[index]
+    assert 0 < count < 16
+    assert found["counts"]["rows"] == (32 if overlong == "truncate_left" else 2 * (16 - count))
 
 
 def probed(**changes: Any) -> Probed:
