@@ -1,7 +1,8 @@
 """How near the plan's memory is to what runs take: estimate against measured peak, a fresh process each.
 
 SmolLM2-135M whose completions never end early, and the tiny model, two steps each. Measured is the largest resident
-size that the kernel saw (getrusage). Prints a table and writes benchmarks/memory.json.
+size that the kernel saw (getrusage). Prints a table and writes benchmarks/memory.json, of which results_page.py makes the
+table of docs/memory.md.
 
     python benchmarks/memory.py [--only NAME]
 """

@@ -1,4 +1,5 @@
-"""docs/results.md, and the README's lines between its markers, from the JSON files that the other scripts wrote.
+"""docs/results.md, and what stands between markers in the README and in docs/memory.md, from the JSON files that the other
+scripts wrote.
 
 python benchmarks/results_page.py
 """
@@ -147,6 +148,35 @@ def plain(results: dict[str, Any]) -> list[str]:
     return lines
 
 
+def memory(results: dict[str, Any]) -> list[str]:
+    lines = [
+        f"{results['machine']}:",
+        "",
+        "| work | estimated | measured | estimated / measured | peak in |",
+        "|---|---|---|---|---|",
+    ]
+    for row in results["rows"]:
+        sizes = f"{row['estimated']:.2f} GB | {row['measured']:.2f} GB | {row['estimated'] / row['measured']:.2f}"
+        lines.append(f"| {row['work']} | {sizes} | {row['phase']} |")
+    return lines
+
+
+def between_markers(text: str, lines: list[str]) -> str:
+    """`text` with `lines` in place of those between <!-- results --> and <!-- /results -->. Raises ValueError without such."""
+    found, count = re.subn(
+        r"(?s)(<!-- results -->\n).*?(<!-- /results -->)",
+        lambda match: match[1] + "\n".join(lines) + "\n" + match[2],
+        text,
+    )
+    if not count:
+        raise ValueError("no <!-- results --> … <!-- /results --> in the page")
+    return found
+
+
+def rewrite(page: Path, lines: list[str]) -> None:
+    page.write_text(between_markers(page.read_text(encoding="utf-8"), lines), encoding="utf-8")
+
+
 def main() -> None:
     arithmetic, trl, grown = read("arithmetic.json"), read("against_trl.json"), read("growth.json")
     page = [HEADING]
@@ -177,13 +207,9 @@ def main() -> None:
         page += [START.format(machine=found["machine"], median=found["median"], each=each)]
     (ROOT / "docs" / "results.md").write_text("\n".join(page), encoding="utf-8")
     if arithmetic:
-        readme = ROOT / "README.md"
-        text = re.sub(
-            r"(?s)(<!-- results -->\n).*?(<!-- /results -->)",
-            lambda match: match[1] + "\n".join(summary(arithmetic, trl)) + "\n" + match[2],
-            readme.read_text(encoding="utf-8"),
-        )
-        readme.write_text(text, encoding="utf-8")
+        rewrite(ROOT / "README.md", summary(arithmetic, trl))
+    if sizes := read("memory.json"):
+        rewrite(ROOT / "docs" / "memory.md", memory(sizes))
 
 
 def summary(arithmetic: dict[str, Any], trl: dict[str, Any]) -> list[str]:

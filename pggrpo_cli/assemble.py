@@ -321,6 +321,9 @@ class _Build:
 
     def _described(self, trainer: Trainer, rendered: RenderedPrompts) -> list[str]:
         lengths = lengths_of(rendered, 0 if trainer.evaluation is None else len(self.rows.evaluation))
-        counts = run_counts(self.config, lengths)
-        memory = estimate_memory(self.config, trainer.policy, self.loss, counts, lengths, self.base)
+        counts = run_counts(self.config, lengths, pairs=self.loss.needs_pairs)
+        try:
+            memory = estimate_memory(self.config, trainer.policy, self.loss, counts, lengths, self.base)
+        except Exception:  # a model that the estimate does not know may train all the same
+            memory = None
         return describe(self.config, self.loss, counts, lengths.mean_prompt, memory)

@@ -99,10 +99,11 @@ def _size(config: TrainConfig, parts: dict[str, Any]) -> Iterator[Finding]:
     """Memory and disk, as `pggrpo plan` foresees them."""
     if not {"model", "rows", "fit together", "rendered"} <= parts.keys():
         return
+    from pggrpo_cli.planning.plan_findings import plan_findings
     from pggrpo_cli.planning.run_plan import foreseen
 
     plan = foreseen(config, Path.cwd(), parts["rows"], parts["sieve"], parts["model"], parts["base"])
-    for finding, name in zip(plan.findings, ("memory of the run", "checkpoints"), strict=True):
+    for finding, name in zip(plan_findings(plan), ("memory of the run", "checkpoints"), strict=True):
         yield replace(finding, name=name)
 
 

@@ -50,6 +50,7 @@ def main(arguments: list[str]) -> int:
 
         logging.set_verbosity_error()
         from pggrpo_cli.planning import plan_display
+        from pggrpo_cli.planning.plan_findings import fits
         from pggrpo_cli.planning.run_plan import plan_run
 
         plan = plan_run(config, place)
@@ -59,4 +60,4 @@ def main(arguments: list[str]) -> int:
 
             time = probe(config, plan)
     print(plan_display.as_json(plan, time)) if given.json else plan_display.show(plan, time)
-    return 0 if plan.fits else 2
+    return 0 if fits(plan) else 2

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from pggrpo_cli.packed_attention import PackedPlan
 from pggrpo_cli.packing import pack
+from pggrpo_cli.planning.model_shape import ModelShape
 from pggrpo_cli.policy import Policy
 
 PROMPT, COMPLETION = 20, 18
@@ -17,29 +21,41 @@ FED = PROMPT + COMPLETION - 1
 """A prime number, so that it is a factor of the size of a tensor that grows with the tokens, and of no weight's."""
 
 
-def kept_for_backward(policy: Policy) -> tuple[int, int]:
-    """(bytes a token, bytes whatever the number of tokens: weights that autocast has cast) of an update's forward, without
-    the output head.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kept:
+    """Of an update's forward, without the output head. Bytes."""
 
-    Without gradient checkpointing, even if the policy has it. The policy may be one of shapes alone (`outline_policy`).
-    """
+    per_token: int
+    fixed: int
+    """Whatever the number of tokens: weights that autocast has cast."""
+    guessed: bool
+    """Whether the forward could not be asked, and what a decoder of that size keeps is taken instead."""
+
+
+def kept_for_backward(policy: Policy) -> Kept:
+    """Without gradient checkpointing, even if the policy has it. The policy may be one of shapes alone
+    (`outline_policy`), in which a forward that looks at numbers fails: experts that are chosen, a scan."""
     trains = policy.module.training
     policy.module.eval()  # where transformers does not checkpoint
     try:
         sizes = _saved(policy)
-    except RuntimeError:  # a forward that looks at numbers, which an outline has not
-        return _kept_by_a_llama(policy), 0
+    except Exception:  # a model's own code may raise anything; an estimate is no reason to end
+        return Kept(per_token=_kept_by_a_llama(policy), fixed=0, guessed=True)
     finally:
         policy.module.train(trains)
     growing = sum(size for count, size in sizes if count % FED == 0)
-    return round(growing / FED), sum(size for _, size in sizes) - growing
+    fixed = sum(size for _, size in sizes) - growing
+    return Kept(per_token=round(growing / FED), fixed=fixed, guessed=False)
 
 
 def _kept_by_a_llama(policy: Policy) -> int:
-    """Bytes a token of a decoder with two norms and a gated MLP a layer; about right for its relatives."""
-    config = policy.config
-    width, between = config.hidden_size, getattr(config, "intermediate_size", 4 * config.hidden_size)
-    return int(config.num_hidden_layers * (4 * between * policy.compute_dtype.itemsize + 30 * width))
+    """Bytes a token of a decoder with two norms and a gated MLP, or so many experts, a layer; about right for its
+    relatives."""
+    config, shape = policy.config.get_text_config(), ModelShape.of(policy.module)
+    between = getattr(config, "moe_intermediate_size", None) or getattr(config, "intermediate_size", None)
+    experts = getattr(config, "num_experts_per_tok", None) or 1
+    width = experts * (between or 4 * shape.hidden)
+    return int(shape.layers * (4 * width * policy.compute_dtype.itemsize + 30 * shape.hidden))
 
 
 def _saved(policy: Policy) -> list[tuple[int, int]]:
@@ -53,7 +69,7 @@ def _saved(policy: Policy) -> list[tuple[int, int]]:
 
     packed = pack([[0] * PROMPT], [[torch.zeros(COMPLETION, dtype=torch.long)]]).to(policy.device)
     hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
-    with _shapes_of(policy), policy.computing(), hooks:
+    with _quiet(), _shapes_of(policy), policy.computing(), hooks:
         plan = PackedPlan(packed.groups, policy.compute_dtype)
         hidden = policy.hidden(packed.input_ids, packed.position_ids, plan)
         sizes = {
@@ -65,6 +81,17 @@ def _saved(policy: Policy) -> list[tuple[int, int]]:
         }
         del hidden
     return [size for storage, size in sizes.items() if storage not in own]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """torch logs the traceback of what shapes alone cannot do before it raises."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    former, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = former
 
 
 def _storage(tensor: torch.Tensor) -> int:

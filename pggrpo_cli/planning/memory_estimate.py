@@ -47,6 +47,8 @@ class MemoryFacts:
     """Activations that wait for the backward."""
     kept_fixed: int
     """Weights that autocast has cast and the backward needs."""
+    activations_guessed: bool
+    """Whether the model could not be asked for these two."""
     checkpoints_activations: bool
     reference: int
     """Frozen; 0: none, or on another device."""
@@ -68,6 +70,7 @@ class MemoryFacts:
 class MemoryEstimate:
     phases: Mapping[str, Mapping[str, int]]
     """By phase: bytes of each part at its worst moment."""
+    activations_guessed: bool = False
 
     @property
     def peak_phase(self) -> str:
@@ -107,7 +110,8 @@ def memory_estimate(facts: MemoryFacts, counts: RunCounts) -> MemoryEstimate:
     if counts.evaluations:
         phases["evaluation"] = (trained | moments if len(counts.evaluations) > 1 else trained) | sampled[1]
     return MemoryEstimate(
-        phases={phase: {part: size for part, size in parts.items() if size} for phase, parts in phases.items()}
+        phases={phase: {part: size for part, size in parts.items() if size} for phase, parts in phases.items()},
+        activations_guessed=facts.activations_guessed,
     )
 
 

@@ -38,7 +38,7 @@ def estimate_memory(
 def _facts(config: TrainConfig, policy: Policy, loss: Loss, lengths: Lengths, base: int) -> MemoryFacts:
     shape = ModelShape.of(policy.module)
     weights = next(policy.module.parameters()).dtype
-    per_token, fixed = kept_for_backward(policy)
+    kept = kept_for_backward(policy)
     optimizer = optimizer_memory(config.optimizer, policy.module.named_parameters())
     reference, loading = _reference(config, policy, loss, shape)
     cpu = policy.device.type == "cpu"
@@ -49,8 +49,9 @@ def _facts(config: TrainConfig, policy: Policy, loss: Loss, lengths: Lengths, ba
         compute_width=policy.compute_dtype.itemsize,
         rollout_copies=int(policy.compute_dtype != weights) + int(cpu and policy.compute_dtype == torch.bfloat16),
         keeps_freed=cpu,
-        kept_per_token=per_token,
-        kept_fixed=fixed,
+        kept_per_token=kept.per_token,
+        kept_fixed=kept.fixed,
+        activations_guessed=kept.guessed,
         checkpoints_activations=bool(config.model["gradient_checkpointing"]),
         reference=reference,
         reference_loading=loading,

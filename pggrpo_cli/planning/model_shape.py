@@ -23,9 +23,10 @@ class ModelShape:
     layers: int
     hidden: int
     heads: int
+    """1 where there is no attention."""
     vocabulary: int
     key_values: int
-    """Keys and values of one token in all layers."""
+    """Keys and values of one token in all layers; 0 where there is no attention."""
     context: int
 
     @classmethod
@@ -39,9 +40,11 @@ class ModelShape:
             for layer in module.modules()
             if isinstance(layer, nn.Linear) and id(layer.weight) not in tables
         )
-        heads = config.num_attention_heads
+        layers = getattr(config, "num_hidden_layers", None) or 1
+        hidden = getattr(config, "hidden_size", None) or head.shape[1]
+        heads = getattr(config, "num_attention_heads", None) or 0
         key_heads = getattr(config, "num_key_value_heads", None) or heads
-        head_size = getattr(config, "head_dim", None) or config.hidden_size // heads
+        head_size = getattr(config, "head_dim", None) or hidden // max(heads, 1)
         sizes = [parameter.numel() for parameter in module.parameters()]
         return cls(
             parameters=sum(sizes),
@@ -49,10 +52,10 @@ class ModelShape:
             head=head.numel(),
             tied=embeddings is head,
             largest=max(sizes),
-            layers=config.num_hidden_layers,
-            hidden=config.hidden_size,
-            heads=heads,
+            layers=layers,
+            hidden=hidden,
+            heads=max(heads, 1),
             vocabulary=head.shape[0],
-            key_values=2 * config.num_hidden_layers * key_heads * head_size,
+            key_values=2 * layers * key_heads * head_size if heads else 0,
             context=int(getattr(config, "max_position_embeddings", 0) or 1 << 30),
         )

@@ -24,12 +24,13 @@ PAPER_ADVANTAGE = {
     "Gspo": "group_normalized",
     "Cispo": "group_normalized",
 }
+GUESSED = "activations are guessed for this architecture"
 
 
 def describe(
-    config: TrainConfig, loss: Loss, counts: RunCounts, mean_prompt: float, memory: MemoryEstimate
+    config: TrainConfig, loss: Loss, counts: RunCounts, mean_prompt: float, memory: MemoryEstimate | None
 ) -> list[str]:
-    """The plan, a line each."""
+    """The plan, a line each. `memory`: None if it could not be estimated."""
     at_most = f" × ≤{counts.completion_tokens} tokens" if counts.samples else " from the data set"
     updates, micro = counts.updates_per_step, counts.micro_batches
     return [
@@ -38,7 +39,7 @@ def describe(
         f"{updates} update{'s' if updates > 1 else ''} of ≤{micro} micro-batch{'es' if micro > 1 else ''}",
         f"{counts.steps} steps see {counts.steps * counts.prompts_per_step} of {counts.rows} prompts "
         f"({counts.epochs:.1f} epochs), {mean_prompt:.0f} tokens each",
-        f"memory: at most about {memory.peak / 1e9:.1f} GB, in the {memory.peak_phase} phase ({_largest(memory)})",
+        _about_memory(memory),
         *remarks(config, loss),
     ]
 
@@ -53,19 +54,27 @@ def remarks(config: TrainConfig, loss: Loss) -> list[str]:
     return lines + _about_beta(config, loss) + _about_pairing(config, loss)
 
 
-def _largest(memory: MemoryEstimate) -> str:
-    """Its three largest parts."""
-    return ", ".join(f"{name} {size / 1e9:.2g}" for name, size in list(memory.parts.items())[:3])
+def _about_memory(memory: MemoryEstimate | None) -> str:
+    """The peak and its three largest parts."""
+    if memory is None:
+        return "memory: not known for this model"
+    largest = ", ".join(f"{name} {size / 1e9:.2g}" for name, size in list(memory.parts.items())[:3])
+    guessed = f"; {GUESSED}" if memory.activations_guessed else ""
+    return f"memory: at most about {memory.peak / 1e9:.1f} GB, in the {memory.peak_phase} phase ({largest}){guessed}"
 
 
-def about_data(sieve: Sieve, rendered: RenderedPrompts) -> list[str]:
-    """What the filters left out, and what is too long."""
+def about_data(sieve: Sieve, rendered: RenderedPrompts, *, whole: bool = True) -> list[str]:
+    """What the filters left out, and what is too long. `whole`: whether all rows were rendered, not some of them."""
     lines = [f"data: {words}"] if (words := sieve.words()) else []
+    looked_at = len(rendered.sample) + rendered.dropped
     if isinstance(rendered.prompts, LazyPrompts):
-        looked_at = len(rendered.sample) + rendered.dropped
         fate = f"{rendered.dropped} are overlong; in such a row's place comes the next that fits"
         words = fate if rendered.dropped else f"{rendered.truncated} are truncated"
         lines.append(f"data: rows are read when their turn comes; of {looked_at} looked at {words}")
+    elif (rendered.dropped or rendered.truncated) and not whole:
+        fates = {"overlong, to be dropped": rendered.dropped, "overlong, to be truncated": rendered.truncated}
+        words = ", ".join(f"{count:,} are {fate}" for fate, count in fates.items() if count)
+        lines.append(f"data: of {looked_at:,} rows looked at {words}")
     elif rendered.dropped or rendered.truncated:
         lines.append(f"data: {rendered.dropped} overlong prompts dropped, {rendered.truncated} truncated")
     return lines

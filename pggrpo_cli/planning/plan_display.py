@@ -7,14 +7,16 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from pggrpo_cli.planning.run_plan import RunPlan, gigabytes, outcome, steps_in_words
+from pggrpo_cli.planning.plan_findings import fits, gigabytes, plan_findings
+from pggrpo_cli.planning.run_plan import RunPlan
 from pggrpo_cli.printable import one_line
 
 if TYPE_CHECKING:
@@ -44,7 +46,33 @@ def show(plan: RunPlan, time: TimeEstimate | None) -> None:
 
 def as_json(plan: RunPlan, time: TimeEstimate | None) -> str:
     """One object, sizes in bytes and times in seconds; ASCII, so that nothing in it can steer a terminal."""
-    return json.dumps(outcome(plan) | {"time": None if time is None else time.values()}, indent=1)
+    return json.dumps(_outcome(plan) | {"time": None if time is None else time.values()}, indent=1)
+
+
+def _outcome(plan: RunPlan) -> dict[str, Any]:
+    """For programs."""
+    memory = {
+        "peak": plan.memory.peak,
+        "peak_phase": plan.memory.peak_phase,
+        "phases": {phase: dict(parts) for phase, parts in plan.memory.phases.items()},
+        "other_processes": plan.beside,
+        "free": plan.memory_free,
+        "total": plan.memory_total,
+    }
+    return {
+        "ok": fits(plan),
+        "model": {"name": plan.model, "computes": plan.computes, **asdict(plan.shape)},
+        "counts": asdict(plan.counts),
+        "lengths": {
+            name: value
+            for name, value in asdict(plan.lengths).items()
+            if name not in ("longest_prompts", "largest_rows")
+        },
+        "memory": memory,
+        "disk": {**asdict(plan.disk), "peak": plan.disk.peak, "free": plan.disk_free, "place": str(plan.place)},
+        "findings": [asdict(one) for one in plan_findings(plan)],
+        "notes": plan.notes,
+    }
 
 
 def _parts(plan: RunPlan, time: TimeEstimate | None) -> Iterator[RenderableType]:
@@ -66,7 +94,7 @@ def _parts(plan: RunPlan, time: TimeEstimate | None) -> Iterator[RenderableType]
         for note in plan.notes:
             yield Text(one_line(note))
     yield Text("")
-    for one in plan.findings:
+    for one in plan_findings(plan):
         yield _marked(Text(MARKS[one.status], STYLES[one.status]), f"{one.name}: {one.says}")
         if one.advice:
             yield _marked(Text(""), f"→ {one.advice}")
@@ -99,7 +127,7 @@ def _counts(plan: RunPlan) -> dict[str, str]:
     at_most = "at most " if counts.samples else "about "
     warmup = "" if counts.warmup_updates is None else f", of them {counts.warmup_updates:,} warm-up"
     evaluations = (
-        f"{counts.evaluated_prompts:,} prompts at steps {steps_in_words(counts.evaluations)}"
+        f"{counts.evaluated_prompts:,} prompts at steps {_steps_in_words(counts.evaluations)}"
         if counts.evaluations
         else "none"
     )
@@ -116,8 +144,15 @@ def _counts(plan: RunPlan) -> dict[str, str]:
         "steps": f"{counts.steps:,}; updates {counts.updates:,}{warmup}",
         "prompts in all": f"{counts.steps * counts.prompts_per_step:,} of {counts.rows:,} rows: {counts.epochs:.2f} epochs",
         "evaluations": evaluations,
-        "checkpoints": f"at steps {steps_in_words(counts.checkpoints)}; at most {counts.kept} kept",
+        "checkpoints": f"at steps {_steps_in_words(counts.checkpoints)}; at most {counts.kept} kept",
     }
+
+
+def _steps_in_words(steps: Sequence[int]) -> str:
+    """ "8, 16, 24", or the first and the last of many."""
+    if len(steps) <= 6:
+        return ", ".join(map(str, steps))
+    return f"{', '.join(map(str, steps[:3]))}, … {steps[-1]}"
 
 
 def _disk(plan: RunPlan) -> dict[str, str]:

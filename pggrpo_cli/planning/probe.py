@@ -10,7 +10,8 @@ from typing import Any
 
 from pggrpo_cli.assemble import opened_run
 from pggrpo_cli.config import TrainConfig
-from pggrpo_cli.interruption import Interruption
+from pggrpo_cli.errors import Unavailable
+from pggrpo_cli.interruption import Abandoned, interruptible
 from pggrpo_cli.planning.run_counts import RunCounts
 from pggrpo_cli.planning.run_plan import RunPlan
 
@@ -65,25 +66,30 @@ class TimeEstimate:
             "an evaluation": _clock(self.evaluation),
             "a checkpoint": f"{_clock(self.checkpoint)}, not measured: {WRITTEN_A_SECOND / 1e6:.0f} MB a second",
             "the run": _range(self.run, self.run_low, self.run_high),
-            "probed": f"a step of {probed.prompts} prompts, {length}",
+            "probed": f"a step of {probed.prompts} prompts, {length}; completions without advantage are computed too",
         }
         return {name: words for name, words in rows.items() if self.evaluation or name != "an evaluation"}
 
 
 def probe(config: TrainConfig, plan: RunPlan) -> TimeEstimate:
-    """Loads the model. Raises PggrpoError as the run would."""
+    """Loads the model. Raises PggrpoError as the run would. A signal leaves no folder behind."""
     counts = plan.counts
-    cost = max(1, counts.tokens_per_step // counts.prompts_per_step)
+    cost = max(1, round(plan.lengths.mean_prompt) + counts.group_size * counts.completion_tokens)
     prompts = min(counts.prompts_per_step, max(1, PROBED_TOKENS // cost))
+    # Two steps of a few prompts may meet no reward at all: an update that skips them would seem to cost nothing.
+    trainer_settings = replace(config.trainer, prompts_per_step=prompts, skip_zero_advantages=False)
     quiet = replace(config, logger={}, evaluation=replace(config.evaluation, every=None))
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="pggrpo-plan-") as folder:
-        run = opened_run(quiet, Path(folder), None, Interruption(), lambda computes: [], saves=False)
+    with interruptible() as interruption, tempfile.TemporaryDirectory(prefix="pggrpo-plan-") as folder:
+        run = opened_run(quiet, Path(folder), None, interruption, lambda computes: [], saves=False)
         with run as trainer:
             loading = time.monotonic() - began
-            trainer.settings = replace(trainer.settings, prompts_per_step=prompts)
-            trainer.one_step(1)  # the first one pays for memory that is touched for the first time
-            metrics = trainer.one_step(2)
+            trainer.settings = trainer_settings
+            try:
+                trainer.one_step(1)  # the first one pays for memory that is touched for the first time
+                metrics = trainer.one_step(2)
+            except Abandoned as stop:  # a server that scores went away; a signal ends the probe otherwise
+                raise Unavailable(*stop.args) from None
     probed = Probed(
         prompts=prompts,
         rollout=metrics["time/rollout"],
@@ -114,7 +120,9 @@ def extrapolated(probed: Probed, counts: RunCounts, checkpoint_bytes: int) -> Ti
     )
     rows = counts.evaluated_prompts / (probed.prompts * counts.group_size)
     lengths = counts.evaluation_tokens / max(probed.longest, 1) if counts.samples else 1.0
-    evaluation = probed.rollout * min(1.0, lengths) * (1 + max(rows, 0.5)) / 2 if counts.evaluations else 0.0
+    if probed.longest < counts.completion_tokens:  # all ended by themselves, and more room makes none longer
+        lengths = min(1.0, lengths)
+    evaluation = probed.rollout * lengths * (1 + max(rows, 0.5)) / 2 if counts.evaluations else 0.0
     written = checkpoint_bytes / WRITTEN_A_SECOND
     beside = probed.loading + len(counts.evaluations) * evaluation + counts.written * written
     return TimeEstimate(

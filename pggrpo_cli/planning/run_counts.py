@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from pggrpo_cli.config import TrainConfig
 from pggrpo_cli.prompts import RenderedPrompts
@@ -16,25 +16,41 @@ class Lengths:
     mean_prompt: float
     longest_prompt: int
     mean_completion: float
-    """0 if the data set brings none."""
+    """0 if the data set brings none, as is the longest."""
+    longest_completion: int
     prompts: int
     """Rows to train on."""
     held_out: int
+    longest_prompts: tuple[int, ...] = field(repr=False)
+    """Of the whole sample, the longest first."""
+    largest_rows: tuple[int, ...] = field(repr=False)
+    """Prompt and completions together, of the whole sample, the largest first."""
 
     @classmethod
-    def of(cls, prompts: Sequence[int], completions: Sequence[int], *, rows: int, held_out: int) -> Lengths:
-        """From the lengths of each; prompts are not empty."""
+    def of(cls, rows: Sequence[tuple[int, Sequence[int]]], *, prompts: int, held_out: int) -> Lengths:
+        """`rows`: (the prompt's length, its completions'), not empty; a sample of so many `prompts`."""
+        asked = [prompt for prompt, _ in rows]
+        brought = [length for _, completions in rows for length in completions]
         return cls(
-            mean_prompt=sum(prompts) / len(prompts),
-            longest_prompt=max(prompts),
-            mean_completion=sum(completions) / len(completions) if completions else 0.0,
-            prompts=rows,
+            mean_prompt=sum(asked) / len(asked),
+            longest_prompt=max(asked),
+            mean_completion=sum(brought) / len(brought) if brought else 0.0,
+            longest_completion=max(brought, default=0),
+            prompts=prompts,
             held_out=held_out,
+            longest_prompts=tuple(sorted(asked, reverse=True)),
+            largest_rows=tuple(sorted((prompt + sum(completions) for prompt, completions in rows), reverse=True)),
         )
 
     def of_more(self, rows: int) -> Lengths:
         """The same for so many rows, which these were a sample of."""
         return replace(self, prompts=rows)
+
+    def largest(self, count: int, *, with_completions: bool) -> list[int]:
+        """Tokens of each of so many prompts, the largest that can come together. A row of the sample stands for as many as
+        there are rows a row of it; rows are taken again only where there are no others."""
+        lengths, rows = self.largest_rows if with_completions else self.longest_prompts, max(self.prompts, 1)
+        return [lengths[min(place % rows * len(lengths) // rows, len(lengths) - 1)] for place in range(count)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,25 +92,26 @@ class RunCounts:
 
 
 def lengths_of(rendered: RenderedPrompts, held_out: int) -> Lengths:
-    return Lengths.of(
-        [len(prompt.token_ids) for prompt in rendered.sample],
-        [len(ids) for prompt in rendered.sample for ids in prompt.completion_ids],
-        rows=len(rendered.prompts),
-        held_out=held_out,
-    )
+    rows = [(len(prompt.token_ids), [len(ids) for ids in prompt.completion_ids]) for prompt in rendered.sample]
+    return Lengths.of(rows, prompts=len(rendered.prompts), held_out=held_out)
 
 
-def run_counts(config: TrainConfig, lengths: Lengths) -> RunCounts:
+def run_counts(config: TrainConfig, lengths: Lengths, *, pairs: bool = False) -> RunCounts:
+    """`pairs`: whether the loss compares completions, which then stay in one micro-batch."""
     trainer, sampler = config.trainer, config.sampler
     steps, prompts, group = trainer.max_steps, trainer.prompts_per_step, int(sampler["group_size"])
     limit = sampler.get("max_new_tokens")
     longest = int(limit) if limit else round(lengths.mean_completion)
-    cost = round(lengths.mean_prompt) + group * longest
-    updates_per_step = trainer.passes_per_rollout * trainer.minibatches
-    groups = -(-prompts // trainer.minibatches)
+    costs = [tokens + group * int(limit or 0) for tokens in lengths.largest(prompts, with_completions=not limit)]
     fitting, micro_batches = _micro_batches(
-        groups, cost, round(lengths.mean_prompt), longest, trainer.micro_batch_tokens
+        costs[: -(-prompts // trainer.minibatches)],
+        lengths.longest_prompt,
+        int(limit) if limit else lengths.longest_completion,
+        group,
+        trainer.micro_batch_tokens,
+        pairs=pairs,
     )
+    updates_per_step = trainer.passes_per_rollout * trainer.minibatches
     evaluates = config.evaluation.every is not None and lengths.held_out > 0
     evaluations = (0, *_due(config.evaluation.every, steps)) if evaluates else ()
     checkpoints = _due(config.checkpoint.every, steps)
@@ -108,7 +125,7 @@ def run_counts(config: TrainConfig, lengths: Lengths) -> RunCounts:
         completions_per_step=prompts * group,
         completion_tokens=longest,
         samples=bool(limit),
-        tokens_per_step=prompts * cost,
+        tokens_per_step=sum(costs),
         minibatches=trainer.minibatches,
         updates_per_step=updates_per_step,
         updates=steps * updates_per_step,
@@ -126,14 +143,25 @@ def run_counts(config: TrainConfig, lengths: Lengths) -> RunCounts:
     )
 
 
-def _micro_batches(groups: int, cost: int, prompt: int, completion: int, budget: int) -> tuple[int, int]:
-    """(tokens of the largest, how many) for one update of `groups` groups, split as batching.micro_batches does."""
-    if cost <= budget:
-        fitting = min(groups, budget // cost)
-        return fitting * cost, -(-groups // fitting)
-    rows = max(1, (cost - prompt) // max(completion, 1))
-    at_once = max(1, (budget - prompt) // max(completion, 1))
-    return prompt + min(rows, at_once) * completion, groups * -(-rows // at_once)
+def _micro_batches(
+    costs: Sequence[int], prompt: int, completion: int, group: int, budget: int, *, pairs: bool
+) -> tuple[int, int]:
+    """(tokens of the largest, how many), both at most, of one update of groups of such costs, the largest first, split as
+    batching.micro_batches does. `prompt`, `completion`: the longest.
+
+    A micro-batch may be filled to the budget whatever the costs, as completions may end early. Only a completion that is
+    over it alone, or completions that are paired, exceed it.
+    """
+    together = group if pairs else 1
+    largest = max(min(budget, sum(costs)), min(costs[0], prompt + together * completion))
+    at_once = max(together, (budget - prompt) // max(completion, 1))
+    pieces = [1 if cost <= budget else -(-group // at_once) for cost in costs]
+    # Two that follow each other are over the budget together, or they would be one.
+    computed = sum(costs) + (sum(pieces) - len(pieces)) * prompt
+    bounds = [sum(pieces), 2 * -(-computed // budget) - 1]
+    if costs[0] <= budget:
+        bounds.append(-(-len(costs) // (budget // costs[0])))
+    return largest, min(bounds)
 
 
 def _due(every: int | None, steps: int) -> tuple[int, ...]:

@@ -5,11 +5,10 @@ The model's weights are not read: shapes say what they and everything that follo
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -18,7 +17,6 @@ from pggrpo_cli.check import check_foreign_targets
 from pggrpo_cli.config import TrainConfig
 from pggrpo_cli.devices import resolve_device
 from pggrpo_cli.filters import Sieve
-from pggrpo_cli.findings import Finding, ok, trouble, warning
 from pggrpo_cli.instantiate import component
 from pggrpo_cli.lazy_prompts import render_lazily
 from pggrpo_cli.lazy_rows import LazyRows
@@ -31,7 +29,7 @@ from pggrpo_cli.planning.memory_estimate import MemoryEstimate
 from pggrpo_cli.planning.memory_facts import estimate_memory, reward_processes
 from pggrpo_cli.planning.model_shape import ModelShape
 from pggrpo_cli.planning.optimizer_memory import optimizer_memory
-from pggrpo_cli.planning.plan import about_data, describe_parts, remarks, unused_labels
+from pggrpo_cli.planning.plan import GUESSED, about_data, describe_parts, remarks, unused_labels
 from pggrpo_cli.planning.run_counts import Lengths, RunCounts, lengths_of, run_counts
 from pggrpo_cli.policy import Policy, resolve_compute_dtype
 from pggrpo_cli.prompts import RenderedPrompts, Renderer, format_of, prompt_room, render_rows
@@ -64,21 +62,13 @@ class RunPlan:
     disk_free: int
     notes: list[str]
 
-    @property
-    def findings(self) -> list[Finding]:
-        """Whether it fits; trouble only where it cannot."""
-        return [_memory_finding(self), _disk_finding(self)]
-
-    @property
-    def fits(self) -> bool:
-        return all(one.status != "trouble" for one in self.findings)
-
 
 def plan_run(config: TrainConfig, place: Path) -> RunPlan:
     """Raises PggrpoError as the run would before its model loads. `config` is checked; `place`: its run directory."""
     resolve_device(config.device)
     check_foreign_targets(config)
     rows, sieve = load_rows(config)
+    check_together(config, component(config.loss, "loss"), component(config.sampler, "sampler"), rows)
     base = resident_bytes()
     return foreseen(config, place, rows, sieve, outline_of(component(config.model, "model")), base)
 
@@ -86,10 +76,9 @@ def plan_run(config: TrainConfig, place: Path) -> RunPlan:
 def foreseen(
     config: TrainConfig, place: Path, rows: Dataset, sieve: Sieve, outline: ModelOutline, base: int
 ) -> RunPlan:
-    """`base`: memory.resident_bytes() with the rows, without the model."""
+    """`base`: memory.resident_bytes() with the rows, without the model; `rows`: of which check_together has nothing to say."""
     device = resolve_device(config.device)
-    loss, sampler = component(config.loss, "loss"), component(config.sampler, "sampler")
-    check_together(config, loss, sampler, rows)
+    loss = component(config.loss, "loss")
     use_chat_template(outline.tokenizer, config.model["chat_template"], "model.chat_template")
     rendered = _rendered(config, rows, outline)
     weight_dtype = torch.bfloat16 if config.model["weight_dtype"] == "bfloat16" else torch.float32
@@ -98,7 +87,9 @@ def foreseen(
     lengths = lengths_of(rendered, len(rows.evaluation))
     if not isinstance(rows.train, LazyRows) and len(rows.train) > TOKENISED:
         lengths = lengths.of_more(round(len(rows.train) * len(rendered.prompts) / TOKENISED))
-    counts = run_counts(config, lengths)
+    counts = run_counts(config, lengths, pairs=loss.needs_pairs)
+    memory = estimate_memory(config, policy, loss, counts, lengths, base)
+    guessed = [f"note: {GUESSED}: it computes with numbers, which a plan has not"] if memory.activations_guessed else []
     existing = next(one for one in (place.absolute(), *place.absolute().parents) if one.is_dir())
     free, total = _memory_of(device)
     return RunPlan(
@@ -107,15 +98,15 @@ def foreseen(
         shape=ModelShape.of(policy.module),
         counts=counts,
         lengths=lengths,
-        memory=estimate_memory(config, policy, loss, counts, lengths, base),
+        memory=memory,
         beside=reward_processes(config),
         on_cpu=device.type == "cpu",
         memory_free=free,
         memory_total=total,
-        disk=_disk(config, policy, outline, counts, rendered),
+        disk=_disk(config, policy, outline, counts, lengths, rendered),
         place=place,
         disk_free=shutil.disk_usage(existing).free,
-        notes=_notes(config, loss, rows, sieve, rendered),
+        notes=[*_notes(config, loss, rows, sieve, rendered), *guessed],
     )
 
 
@@ -144,16 +135,22 @@ def _rendered(config: TrainConfig, rows: Dataset, outline: ModelOutline) -> Rend
 
 
 def _disk(
-    config: TrainConfig, policy: Policy, outline: ModelOutline, counts: RunCounts, rendered: RenderedPrompts
+    config: TrainConfig,
+    policy: Policy,
+    outline: ModelOutline,
+    counts: RunCounts,
+    lengths: Lengths,
+    rendered: RenderedPrompts,
 ) -> DiskEstimate:
     parameters = list(policy.module.named_parameters())
-    texts = [len(prompt.text.encode("utf-8", "replace")) for prompt in rendered.sample]
+    texts = [len(json.dumps(prompt.text, ensure_ascii=False).encode("utf-8", "replace")) for prompt in rendered.sample]
     return disk_estimate(
         counts,
         parameters,
         optimizer_memory(config.optimizer, parameters).kept,
         small_files(outline.tokenizer, outline.config),
-        sum(texts) / len(texts),
+        (sum(texts) / len(texts), lengths.mean_prompt),
+        ModelShape.of(policy.module).vocabulary,
     )
 
 
@@ -162,82 +159,14 @@ def _notes(
 ) -> list[str]:  # fmt: skip
     whole = isinstance(rows.train, LazyRows) or len(rows.train) <= TOKENISED
     parts = describe_parts(config, rows, rendered.prompts) if whole else []
-    return [*about_data(sieve, rendered), *parts, *rows.notes, *remarks(config, loss), *unused_labels(rows, config)]
-
-
-def _memory_finding(plan: RunPlan) -> Finding:
-    needed = plan.memory.peak + (sum(plan.beside.values()) if plan.on_cpu else 0)
-    said = (
-        f"about {gigabytes(needed)} at most; {gigabytes(plan.memory_free)} of {gigabytes(plan.memory_total)} are free"
-    )
-    advice = _smaller(plan)
-    if needed > plan.memory_total:
-        return trouble("memory", said, advice)
-    if needed > plan.memory_free:
-        return warning("memory", said, f"end other programs, or {advice}")
-    return ok("memory", said)
-
-
-def _smaller(plan: RunPlan) -> str:
-    """What would help most, by the largest part that a key can change."""
-    ways = {
-        "activations": "lower trainer.micro_batch_tokens (the result is the same), or model.gradient_checkpointing=true",
-        "keys and values": "lower sampler.max_rows or evaluation.num_prompts",
-        "logits": "lower sampler.max_rows or evaluation.num_prompts",
-        "optimizer": "take an optimizer that keeps less (optimizer=adafactor or sgd), or a smaller model",
-        "reference": "kl_coef=0 needs no reference; or take a smaller model",
-        "reward models": "a smaller reward model, or one on a server (reward=http)",
-    }
-    return next((ways[part] for part in plan.memory.parts if part in ways), "a smaller model")
-
-
-def _disk_finding(plan: RunPlan) -> Finding:
-    disk = plan.disk
-    said = (
-        f"a checkpoint takes {gigabytes(disk.checkpoint)}, all of the run up to {gigabytes(disk.peak)}; "
-        f"{gigabytes(plan.disk_free)} are free"
-    )
-    advice = "free some, lower checkpoint.keep_last, or give another hydra.run.dir"
-    if disk.checkpoint > plan.disk_free:
-        return trouble("disk", said, advice)
-    return warning("disk", said, advice) if disk.peak > plan.disk_free else ok("disk", said)
-
-
-def gigabytes(size: float) -> str:
-    """In 10⁹ bytes, or 10⁶ where that says more."""
-    return f"{size / 1e9:.2f} GB" if size >= 9.5e7 else f"{size / 1e6:.1f} MB"
+    return [
+        *about_data(sieve, rendered, whole=whole),
+        *parts,
+        *rows.notes,
+        *remarks(config, loss),
+        *unused_labels(rows, config),
+    ]
 
 
 def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
-
-
-def steps_in_words(steps: Sequence[int]) -> str:
-    """ "8, 16, 24", or the first and the last of many."""
-    if len(steps) <= 6:
-        return ", ".join(map(str, steps))
-    return f"{', '.join(map(str, steps[:3]))}, … {steps[-1]}"
-
-
-def outcome(plan: RunPlan) -> dict[str, Any]:
-    """For programs."""
-    from dataclasses import asdict
-
-    memory = {
-        "peak": plan.memory.peak,
-        "peak_phase": plan.memory.peak_phase,
-        "phases": {phase: dict(parts) for phase, parts in plan.memory.phases.items()},
-        "other_processes": plan.beside,
-        "free": plan.memory_free,
-        "total": plan.memory_total,
-    }
-    return {
-        "ok": plan.fits,
-        "model": {"name": plan.model, "computes": plan.computes, **asdict(plan.shape)},
-        "counts": asdict(plan.counts),
-        "lengths": asdict(plan.lengths),
-        "memory": memory,
-        "disk": {**asdict(plan.disk), "peak": plan.disk.peak, "free": plan.disk_free, "place": str(plan.place)},
-        "findings": [asdict(one) for one in plan.findings],
-        "notes": plan.notes,
-    }

@@ -191,6 +191,14 @@ def test_a_model_of_ones_own_is_loaded_whole(folder: Path) -> None:
     assert found["reward"].status == "ok"
 
 
+def test_what_fits_together_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    for module in ("pggrpo_cli.together", "pggrpo_cli.planning.run_plan"):
+        monkeypatch.setattr(f"{module}.check_together", lambda *given: calls.append(len(given)))
+    assert look(*TINY)["memory of the run"].status in ("ok", "warning")
+    assert calls == [4]
+
+
 def test_room(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_plan, "available_memory", lambda: 1000)
     usage = run_plan.shutil.disk_usage(folder)

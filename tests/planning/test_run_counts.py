@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from random import Random
 from typing import Any
 
 import pytest
@@ -14,13 +16,15 @@ from pggrpo_cli.planning.run_counts import Lengths, RunCounts, run_counts
 from pggrpo_cli.types import Rollout
 
 
-def lengths(**changes: Any) -> Lengths:
-    values = {"mean_prompt": 50.0, "longest_prompt": 60, "mean_completion": 0.0, "prompts": 1000, "held_out": 64}
-    return Lengths(**(values | changes))
+def lengths(
+    prompt: int | Sequence[int] = 50, completions: Sequence[int] = (), prompts: int = 1000, held_out: int = 64
+) -> Lengths:
+    asked = [prompt] if isinstance(prompt, int) else prompt
+    return Lengths.of([(one, completions) for one in asked], prompts=prompts, held_out=held_out)
 
 
-def counts(*overrides: str, **changes: Any) -> RunCounts:
-    return run_counts(checked(compose("train", ["model=tiny", *overrides])), lengths(**changes))
+def counts(*overrides: str, pairs: bool = False, **changes: Any) -> RunCounts:
+    return run_counts(checked(compose("train", ["model=tiny", *overrides])), lengths(**changes), pairs=pairs)
 
 
 def test_of_the_default_run() -> None:
@@ -54,19 +58,62 @@ def test_without_evaluations_and_best() -> None:
 
 def test_of_completions_that_the_data_bring() -> None:
     words = ["data=preference_jsonl", "data.path=x.jsonl", "loss=dpo", "evaluation.every=null"]
-    found = counts(*words, mean_completion=100.4)
+    found = counts(*words, completions=[90, 111])
     assert not found.samples
     assert (found.completion_tokens, found.completions_per_step) == (100, 16)
-    assert found.tokens_per_step == 8 * (50 + 2 * 100)
+    assert found.tokens_per_step == 8 * (50 + 90 + 111)
+    paired = counts(*words, "trainer.micro_batch_tokens=100", completions=[90, 111], pairs=True)
+    assert paired.micro_batch_tokens == 50 + 90 + 111  # a pair is not split
 
 
-@pytest.mark.parametrize("budget", [8192, 1000, 500, 243, 242, 241, 120, 75, 10])
-def test_micro_batches_are_those_of_the_update(budget: int) -> None:
-    """Eight groups of 50 tokens and eight completions of 24."""
-    rollout = Rollout(completion_ids=torch.zeros(24, dtype=torch.long), logprobs=None, text="", finish_reason="length")
-    rows = tuple(TrainRow(rollout=rollout, advantage=1.0, sample=sample) for sample in range(8))
-    groups = [TrainGroup(prompt_index=n, prompt_ids=(0,) * 50, rows=rows, num_sequences=8) for n in range(8)]
+def groups_of(prompts: Sequence[int], completions: Sequence[Sequence[int]]) -> list[TrainGroup]:
+    made = []
+    for place, (prompt, lengths) in enumerate(zip(prompts, completions, strict=True)):
+        ids = [torch.zeros(length, dtype=torch.long) for length in lengths]
+        rollouts = [Rollout(completion_ids=one, logprobs=None, text="", finish_reason="length") for one in ids]
+        rows = tuple(TrainRow(rollout=one, advantage=1.0, sample=sample) for sample, one in enumerate(rollouts))
+        made.append(TrainGroup(prompt_index=place, prompt_ids=(0,) * prompt, rows=rows, num_sequences=len(rows)))
+    return made
+
+
+def costs(groups: Sequence[TrainGroup], budget: int) -> list[int]:
+    """Tokens of each micro-batch that the update makes."""
     made = micro_batches(groups, budget)
+    return [micro.packed.input_ids.shape[0] + len(micro.rows) for micro in made]  # the last of a completion is not fed
+
+
+BUDGETS = [8192, 1000, 500, 243, 242, 241, 120, 75, 10]
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_micro_batches_are_as_many_as_those_of_the_update(budget: int) -> None:
+    """Eight groups of 50 tokens and eight completions of 24."""
+    made = costs(groups_of([50] * 8, [[24] * 8] * 8), budget)
     found = counts(f"trainer.micro_batch_tokens={budget}")
-    costs = [sum(50 + 24 * len(group.rows) for group in micro.groups) for micro in made]
-    assert (found.micro_batches, found.micro_batch_tokens) == (len(made), max(costs))
+    assert found.micro_batches == len(made)
+    assert max(made) <= found.micro_batch_tokens <= max(made[0], budget)
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_at_most_holds_whatever_the_lengths(budget: int) -> None:
+    """Of 40 rows eight a step, with prompts of 3 to 380 tokens and completions that end early."""
+    random = Random(1)
+    asked = [380, *(random.randint(3, 40) for _ in range(39))]
+    found = counts(f"trainer.micro_batch_tokens={budget}", prompt=asked, prompts=40)
+    for attempt in range(50):
+        prompts = random.sample(asked, 8) if attempt else sorted(asked)[-8:]
+        drawn = [[random.choice([1, 5, 24, 24]) for _ in range(8)] for _ in prompts]
+        made = costs(groups_of(prompts, drawn), budget)
+        assert max(made) <= found.micro_batch_tokens
+        assert len(made) <= found.micro_batches
+        assert sum(prompts) + sum(map(sum, drawn)) <= found.tokens_per_step
+
+
+def test_one_long_prompt_among_short_ones() -> None:
+    asked = [380, *[3] * 39]
+    words = ["trainer.prompts_per_step=1", "sampler.group_size=2", "sampler.max_new_tokens=16"]
+    found = counts(*words, prompt=asked, prompts=40)
+    assert (found.micro_batch_tokens, found.tokens_per_step) == (380 + 2 * 16, 380 + 2 * 16)
+    words[0] = "trainer.prompts_per_step=3"
+    assert counts(*words, prompt=asked, prompts=40).micro_batch_tokens == 380 + 2 * 3 + 3 * 32  # it comes once a step
+    assert counts(*words, prompt=asked, prompts=80).micro_batch_tokens == 2 * 380 + 3 + 3 * 32  # 40 stand for 80
