@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -183,7 +183,8 @@ class _Noting:
 
     def began(self, number: int) -> None:
         one = self._launches[number]
-        (one.path / runs.ERROR).unlink(missing_ok=True)
+        with suppress(OSError):
+            (one.path / runs.ERROR).unlink(missing_ok=True)
         with as_hydras(one.cfg):
             self._callbacks.on_job_start(config=one.cfg, task_function=self._task)
         self._display.began(number)

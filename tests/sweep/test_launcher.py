@@ -112,6 +112,30 @@ def test_a_job_that_another_process_works_on_is_not_done(
     assert "job 0 was done before" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+@pytest.mark.fault("T6", "T36")
+def test_a_job_whose_folder_the_disk_refuses_ends_no_other(
+    sweep: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file in the way of one, and no room for the note of another's failure."""
+    Path("swept").mkdir()
+    Path("swept/1").touch()
+    Path("swept/2/error.json").mkdir(parents=True)
+    assert sweep("seed=1,2,3", "sweep.jobs=3", seed3="diverged") == 2
+    out, err = capsys.readouterr()
+    assert "job 1 failed" in out
+    assert "exit code 2: it could not be started: " in out
+    assert "swept/1: File exists" in out
+    assert "job 0 finished" in out
+    assert err.count("warning: what job ") == 2
+    assert "2 of the jobs in swept failed: job 1 with exit code 2; job 2 with exit code 3" in err
+    assert Path("swept/0/finished.json").exists()
+    Path("swept/1").unlink()
+    Path("swept/2/error.json").rmdir()
+    assert sweep("sweep", "resume", "swept") == 0
+    assert [len(notes(Path("swept") / job)) for job in "012"] == [1, 1, 2]
+
+
 def of_states(*states: str) -> list[JobState]:
     job = Job(number=0, folder="0", overrides=(), config={})
     nothing = read_metrics(Path("nowhere"))
