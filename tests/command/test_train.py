@@ -132,7 +132,8 @@ def test_a_directory_that_holds_a_run(train) -> None:
 
 
 @pytest.mark.fault("T11")
-def test_a_locked_directory(train, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_locked_directory(train, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "LOCK_SECONDS", 0.1)
     with runs.locked(Path("run")):
         assert train("hydra.run.dir=run") == 5
         with pytest.raises(RunLockedError), runs.locked(Path("run")):
@@ -222,6 +223,7 @@ def test_a_run_that_loses_the_race_for_its_directory_leaves_it(
 
     held: list[object] = []
     monkeypatch.setattr(training_module, "_where_to_start", slow)
+    monkeypatch.setattr(runs, "LOCK_SECONDS", 0.1)
     assert train("hydra.run.dir=run") == 5
     held[0].__exit__(None, None, None)  # type: ignore[attr-defined]
     assert Path("run/config.yaml").read_text() == "the other's"
