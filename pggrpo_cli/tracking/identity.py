@@ -10,6 +10,9 @@ from typing import Any
 from pggrpo_cli.json_file import read_object
 from pggrpo_cli.whole_file import write_whole
 
+KEYS = {"id", "name", "group", "last_step"}
+"""Of the file that keeps an identity."""
+
 
 def identity_of(run_dir: Path, tracker: str) -> dict[str, Any]:
     """`id`, `name`, `group` (null outside a sweep) and `state`, the file that keeps them with the last step logged.
@@ -23,6 +26,14 @@ def identity_of(run_dir: Path, tracker: str) -> dict[str, Any]:
         known = {"id": secrets.token_hex(6), "name": name, "group": group, "last_step": -1}
         write_whole(file, json.dumps(known) + "\n")
     return {"id": known["id"], "name": known.get("name"), "group": known.get("group"), "state": str(file.absolute())}
+
+
+def forget(run_dir: Path) -> None:
+    """A new run begins in the directory of one that left no checkpoint: to every tracker it is another run, else the steps that
+    the former one had sent would be left out of it."""
+    for file in run_dir.glob("*.json"):
+        if read_object(file).keys() >= KEYS:
+            file.unlink(missing_ok=True)
 
 
 def _sweep(run_dir: Path) -> Path | None:

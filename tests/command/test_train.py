@@ -19,6 +19,7 @@ from pggrpo_cli.cli import main
 from pggrpo_cli.composing import compose
 from pggrpo_cli.errors import CheckpointError, ConfigError, DivergedError, RunLockedError, StoppedEarly, TimeIsUp
 from pggrpo_cli.metrics import objective
+from pggrpo_cli.tracking.identity import identity_of
 from tests.command_fixtures import pretended_environment
 from tests.command_line import PretendedTraining, make_checkpoint
 
@@ -114,7 +115,9 @@ def test_a_run_that_diverged_keeps_its_folder(
     assert train("hydra.run.dir=other") == 2
     training.error = None
     monkeypatch.setattr(sys.modules["pggrpo_cli.assemble"], "run_training", training.run_training)
+    identity_of(Path("other"), "wandb")
     assert train("hydra.run.dir=other", "resume.from=auto") == 0  # no checkpoint: it begins anew
+    assert not Path("other/wandb.json").exists()  # else its first steps would be taken for sent
 
 
 def test_a_bug_keeps_its_traceback_and_its_folder(train, training: PretendedTraining) -> None:

@@ -76,6 +76,15 @@ def test_the_process_of_a_job_knows_it_too(tmp_path: Path, monkeypatch: pytest.M
     assert found == [("swept/1", "swept")]
 
 
+def test_a_run_that_begins_anew_is_another_one(tmp_path: Path) -> None:
+    first = {tracker: identity.identity_of(tmp_path, tracker)["id"] for tracker in ("wandb", "mlflow")}
+    (tmp_path / "error.json").write_text('{"job": 1}')
+    (tmp_path / "list.json").write_text("[]")
+    identity.forget(tmp_path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["error.json", "list.json"]
+    assert identity.identity_of(tmp_path, "wandb")["id"] not in first.values()
+
+
 def test_a_broken_file_is_a_new_run(tmp_path: Path) -> None:
     (tmp_path / "wandb.json").write_text("{")
     assert identity.identity_of(tmp_path, "wandb")["id"].isalnum()
