@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -28,6 +29,8 @@ LOCK, OWNER = ".lock", ".owner.json"
 METRICS, SAMPLES, CHECKPOINTS = "metrics.jsonl", "samples.jsonl", "checkpoints"
 ERROR = "error.json"
 """What a job of a sweep failed with."""
+LOCK_SECONDS = 1.0
+"""How long a lock is tried for: whoever looks whether a run is at work holds it for a moment."""
 
 MAY_CHANGE = (
     "resume",
@@ -97,7 +100,7 @@ def locked(run_dir: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     owner = run_dir / OWNER
-    lock = FileLock(run_dir / LOCK, timeout=0)
+    lock = FileLock(run_dir / LOCK, timeout=LOCK_SECONDS)
     try:
         with writable(run_dir):
             run_dir.mkdir(parents=True, exist_ok=True)
@@ -131,11 +134,30 @@ def writable(run_dir: Path) -> Iterator[None]:
 
 
 def is_locked(run_dir: Path) -> bool:
-    """Whether another process works in it now."""
+    """Whether another process works in it now. Nothing is written, and a shared lock is asked for: several may look at once.
+    Raises OSError where the lock may not be touched."""
+    import fcntl
+
+    try:
+        file = open(run_dir / LOCK, "rb")  # noqa: SIM115
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno == errno.ENOSYS:
+                return _is_locked_softly(run_dir)
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise
+            return True
+        return False
+
+
+def _is_locked_softly(run_dir: Path) -> bool:
+    """On a file system without flock, where filelock takes the mere presence of a file for the lock."""
     from filelock import FileLock, Timeout
 
-    if not (run_dir / LOCK).exists():
-        return False
     try:
         with FileLock(run_dir / LOCK, timeout=0):
             return False

@@ -74,10 +74,12 @@ def run_in(config: TrainConfig, run_dir: Path, resume_from: Path | None, overrid
         with saying("loading torch …"):
             from pggrpo_cli.assemble import find_checkpoint, run_training
             from pggrpo_cli.environment import save_environment
+            from pggrpo_cli.tracking.identity import forget
         checkpoint = None if resume_from is None else find_checkpoint(resume_from)
         if resume_from != run_dir:
             with runs.writable(run_dir):
                 runs.start_anew(run_dir)
+                forget(run_dir)
                 runs.save_config(run_dir, as_dict(config))
                 runs.save_overrides(run_dir, overrides)
 

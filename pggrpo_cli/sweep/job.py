@@ -14,6 +14,7 @@ from pggrpo_cli import run_directory as runs
 from pggrpo_cli.errors import PggrpoError, StoppedEarly, TimeIsUp
 from pggrpo_cli.failure import report
 from pggrpo_cli.metrics import objective
+from pggrpo_cli.warn import warn
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -92,7 +93,11 @@ def _saved_objective(cfg: DictConfig, folder: Path) -> float | None:
 
 
 def note_failure(folder: Path, number: int, overrides: str, code: int, words: str) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+    """In the job's folder. A disk that refuses is only warned of: the other jobs go on."""
     failure = {"job": number, "overrides": overrides, "exit_code": code, "error": words}
     text = json.dumps(failure, indent=2, ensure_ascii=False) + "\n"
-    (folder / runs.ERROR).write_text(text.encode("utf-8", "replace").decode(), encoding="utf-8")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / runs.ERROR).write_text(text.encode("utf-8", "replace").decode(), encoding="utf-8")
+    except OSError as error:
+        warn(f"what job {number} failed with cannot be noted in {folder / runs.ERROR}: {error.strerror}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -31,20 +31,22 @@ TARGET = f"{__name__}.ProcessLauncher"
 
 
 @contextmanager
-def known_to_hydra(target: str) -> Iterator[None]:
+def known_to_hydra(target: str) -> Iterator[Mapping[int, Ended]]:
     """Within, Hydra's sweepers get our launcher if `target` names it: of itself Hydra makes only classes of packages that are
-    installed below hydra_plugins, where every other program of Hydra's would find them too."""
+    installed below hydra_plugins, where every other program of Hydra's would find them too. Yields what our launcher ran in
+    this session, by the number of the job; it fills as the jobs end."""
     plugins = Plugins.instance()
+    ended: dict[int, Ended] = {}
 
     def instantiate(*, hydra_context: HydraContext, task_function: Any, config: DictConfig) -> Launcher:
-        launcher = ProcessLauncher()
+        launcher = ProcessLauncher(ended)
         launcher.setup(hydra_context=hydra_context, task_function=task_function, config=config)
         return launcher
 
     if target == TARGET:
         plugins.instantiate_launcher = instantiate
     try:
-        yield
+        yield ended
     finally:
         vars(plugins).pop("instantiate_launcher", None)
 
@@ -69,6 +71,9 @@ class _Launch:
 class ProcessLauncher(Launcher):
     """The jobs of a batch that are not done yet, sweep.jobs at a time."""
 
+    def __init__(self, ended: dict[int, Ended]) -> None:
+        self._ended = ended
+
     def setup(self, *, hydra_context: HydraContext, task_function: Any, config: DictConfig) -> None:
         assert isinstance(task_function, SweepTask)
         self._context, self._task, self._config = hydra_context, task_function, config
@@ -83,6 +88,7 @@ class ProcessLauncher(Launcher):
             record = record.with_jobs(one.job for one in launches)
             record.save()
         codes = self._run(record, launches)
+        self._ended.update(codes)
         returned = [self._returned(one, codes) for one in launches]
         if self._task.searches:
             refuse_unknown_metric(states_of(record))
@@ -123,6 +129,7 @@ class ProcessLauncher(Launcher):
         left = [one for one in launches if not one.done]
         for one in launches:
             if one.done:
+                (one.path / runs.ERROR).unlink(missing_ok=True)  # it was done by somebody else, after it failed here
                 print(f"job {one.job.number} was done before: {one.words}", flush=True)
         if not left:
             return {}
@@ -176,7 +183,8 @@ class _Noting:
 
     def began(self, number: int) -> None:
         one = self._launches[number]
-        (one.path / runs.ERROR).unlink(missing_ok=True)
+        with suppress(OSError):
+            (one.path / runs.ERROR).unlink(missing_ok=True)
         with as_hydras(one.cfg):
             self._callbacks.on_job_start(config=one.cfg, task_function=self._task)
         self._display.began(number)

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
+from pggrpo_cli.errors import ConfigError
 from pggrpo_cli.interruption import CODE_OF_SIGNAL
 from pggrpo_cli.scoring.reaper import Reaper
 
@@ -86,8 +87,8 @@ class Processes:
         """The first signal that came."""
 
     def run(self, orders: Sequence[Order]) -> list[Ended]:
-        """Those that were started, in the order in which they ended. After a signal no more are started, and those that run are
-        asked to stop; a second signal kills them and ends us."""
+        """In the order in which they ended; one that cannot be started ends at once, with code 2. After a signal no more are
+        started, and those that run are asked to stop; a second signal kills them and ends us."""
         waiting, ended = deque(orders), list[Ended]()
         reaper = Reaper()
         asked = False
@@ -95,7 +96,7 @@ class Processes:
             with self._handling():
                 while (waiting and self.stopped_by is None) or self._running:
                     while waiting and self.stopped_by is None and len(self._running) < self._at_a_time:
-                        self._start(waiting.popleft(), reaper)
+                        ended += self._begin(waiting.popleft(), reaper)
                     if self.stopped_by is not None and not asked:
                         asked = True
                         self._watcher.stopping(len(self._running))
@@ -109,6 +110,19 @@ class Processes:
                 _signal_group(one, signal.SIGKILL)
             reaper.close()
         return ended
+
+    def _begin(self, order: Order, reaper: Reaper) -> list[Ended]:
+        """Those that ended of it: the disk may refuse one job's folder, and the others go on."""
+        try:
+            self._start(order, reaper)
+        except OSError as error:
+            where = "" if error.filename is None else f"{error.filename}: "
+            words = f"it could not be started: {where}{error.strerror or error}"
+            failed = Ended(number=order.number, code=ConfigError.exit_code, words=words)
+            self._watcher.ended(failed, asked=False)
+            return [failed]
+        self._watcher.began(order.number)
+        return []
 
     def _start(self, order: Order, reaper: Reaper) -> None:
         taken = {one.slot for one in self._running.values()}
@@ -124,9 +138,13 @@ class Processes:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-            reaper.watch(process.pid)
-            self._running[order.number] = _Running(order=order, slot=slot, process=process, log_began=log.tell())
-        self._watcher.began(order.number)
+            try:
+                reaper.watch(process.pid)
+                self._running[order.number] = _Running(order=order, slot=slot, process=process, log_began=log.tell())
+            except BaseException:  # nobody else knows of it yet
+                process.kill()
+                process.wait()
+                raise
 
     def _look(self, reaper: Reaper, *, asked: bool) -> list[Ended]:
         gone = [one for one in self._running.values() if one.process.poll() is not None]

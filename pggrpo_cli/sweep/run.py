@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +14,12 @@ from hydra._internal.hydra import Hydra
 from omegaconf import DictConfig
 
 from pggrpo_cli import run_directory as runs
-from pggrpo_cli.errors import ConfigError, PggrpoError, StoppedEarly
+from pggrpo_cli.errors import ConfigError, PggrpoError, RunLockedError, StoppedEarly
 from pggrpo_cli.saying import saying
 from pggrpo_cli.sweep.job import JobFailed, SweepStopped, SweepTask
 from pggrpo_cli.sweep.jobs import Check, Job, all_jobs, chosen_beforehand
 from pggrpo_cli.sweep.launcher import known_to_hydra
+from pggrpo_cli.sweep.processes import Ended
 from pggrpo_cli.sweep.record import Record, begun, read_record
 from pggrpo_cli.sweep.states import JobState, found_states, refuse_unknown_metric, states_of
 from pggrpo_cli.sweep.trust import resume_command
@@ -53,14 +54,14 @@ def run_sweep(
         fixed = [*asked.overrides, f"hydra.sweep.dir='{quoted}'", "hydra.mode=MULTIRUN"]
         task_of_a_job = SweepTask(task=task, check=check, searches=not beforehand)
         try:
-            with known_to_hydra(str(cfg.hydra.launcher.get("_target_"))):
+            with known_to_hydra(str(cfg.hydra.launcher.get("_target_"))) as ended:
                 hydra.multirun(config_name=asked.config_name, task_function=task_of_a_job, overrides=fixed)
         except SweepStopped as stopped:
             again = resume_command(read_record(Path(folder).absolute()))
             raise StoppedEarly(f"{stopped} Go on with the sweep: {again}") from None
         except JobFailed as failed:  # a sweeper that bears no more failures
             print(f"the search ended: {failed}", file=sys.stderr, flush=True)
-    _tell(read_record(Path(folder).absolute()), _known_jobs(Path(folder), beforehand=beforehand))
+    _tell(read_record(Path(folder).absolute()), _known_jobs(Path(folder), beforehand=beforehand), ended)
 
 
 def _record(folder: Path, asked: Asked, jobs: list[Job], *, beforehand: bool) -> Record:
@@ -93,18 +94,30 @@ def _known_jobs(folder: Path, *, beforehand: bool) -> list[JobState]:
     return states if states or beforehand else found_states(folder.absolute())
 
 
-def _tell(record: Record, states: list[JobState]) -> None:
+def _tell(record: Record, states: list[JobState], ended: Mapping[int, Ended]) -> None:
     """The summary, and an error if a job failed, stopped, or logged nothing to rank it by."""
     from pggrpo_cli.sweep.summary import summary
 
     print(summary(record.path, states), file=sys.stderr, flush=True)
-    failed = [one for one in states if one.state == "failed"]
+    codes = {one.job.number: _exit_code(one, ended.get(one.job.number)) for one in states}
+    failed = {number: code for number, code in codes.items() if code}
     if failed:
-        listed = "; ".join(f"job {one.job.number} with exit code {one.failure.get('exit_code')}" for one in failed)
+        listed = "; ".join(f"job {number} with exit code {code}" for number, code in failed.items())
         error = SweepFailed(
             f"{len(failed)} of the jobs in {runs.shown(record.path)} failed: {listed}. The others are done. To run them again, "
             f"from their checkpoints where there are some: {resume_command(record)}"
         )
-        error.exit_code = int(failed[0].failure.get("exit_code") or 1)
+        error.exit_code = next(iter(failed.values()))
         raise error
     refuse_unknown_metric(states)
+
+
+def _exit_code(one: JobState, ended: Ended | None) -> int:
+    """0: nothing is wrong with the job. As our launcher saw it end, else by what its folder says: another process may work in
+    it, so that ours did not, or a launcher may have left it out."""
+    if ended is not None:
+        return ended.code
+    if one.failure:
+        code = one.failure.get("exit_code")
+        return code if isinstance(code, int) and code else 1
+    return {"running": RunLockedError.exit_code, "waiting": 1}.get(one.state, 0)

@@ -19,6 +19,7 @@ from pggrpo_cli.cli import main
 from pggrpo_cli.composing import compose
 from pggrpo_cli.errors import CheckpointError, ConfigError, DivergedError, RunLockedError, StoppedEarly, TimeIsUp
 from pggrpo_cli.metrics import objective
+from pggrpo_cli.tracking.identity import identity_of
 from tests.command_fixtures import pretended_environment
 from tests.command_line import PretendedTraining, make_checkpoint
 
@@ -114,7 +115,9 @@ def test_a_run_that_diverged_keeps_its_folder(
     assert train("hydra.run.dir=other") == 2
     training.error = None
     monkeypatch.setattr(sys.modules["pggrpo_cli.assemble"], "run_training", training.run_training)
+    identity_of(Path("other"), "wandb")
     assert train("hydra.run.dir=other", "resume.from=auto") == 0  # no checkpoint: it begins anew
+    assert not Path("other/wandb.json").exists()  # else its first steps would be taken for sent
 
 
 def test_a_bug_keeps_its_traceback_and_its_folder(train, training: PretendedTraining) -> None:
@@ -132,7 +135,8 @@ def test_a_directory_that_holds_a_run(train) -> None:
 
 
 @pytest.mark.fault("T11")
-def test_a_locked_directory(train, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_locked_directory(train, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "LOCK_SECONDS", 0.1)
     with runs.locked(Path("run")):
         assert train("hydra.run.dir=run") == 5
         with pytest.raises(RunLockedError), runs.locked(Path("run")):
@@ -222,6 +226,7 @@ def test_a_run_that_loses_the_race_for_its_directory_leaves_it(
 
     held: list[object] = []
     monkeypatch.setattr(training_module, "_where_to_start", slow)
+    monkeypatch.setattr(runs, "LOCK_SECONDS", 0.1)
     assert train("hydra.run.dir=run") == 5
     held[0].__exit__(None, None, None)  # type: ignore[attr-defined]
     assert Path("run/config.yaml").read_text() == "the other's"

@@ -24,6 +24,9 @@ print("job", job.number, "works", flush=True)
 if does == "refused":
     print("error: `data.path`: is not there.", file=sys.stderr)
     sys.exit(2)
+if does == "locked out":
+    print("error: the folder is in use by process 1.", file=sys.stderr)
+    sys.exit(5)
 with runs.locked(folder):
     runs.save_config(folder, job.config)
     runs.save_overrides(folder, job.overrides)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -17,7 +18,12 @@ import yaml
 
 from pggrpo_cli import run_directory as runs
 from pggrpo_cli.cli import main
+from pggrpo_cli.report.metrics_file import read_metrics
 from pggrpo_cli.sweep import launcher
+from pggrpo_cli.sweep.jobs import Job
+from pggrpo_cli.sweep.record import Record, read_record
+from pggrpo_cli.sweep.run import SweepFailed, _tell
+from pggrpo_cli.sweep.states import JobState
 from tests.command_line import environment
 from tests.sweep.pretended import command_of, notes
 
@@ -85,6 +91,69 @@ def test_failures_end_no_other_job_and_a_restart_runs_only_what_is_left(
     assert "0.480 [0.471, 0.489]  all of them (3 seeds)" in err
     assert err.index("0.490  job 2: seed=3") < err.index("0.480  job 1: seed=2") < err.index("0.470  job 0: seed=1")
     assert err.rstrip().endswith("compare them: pggrpo report swept")
+
+
+@pytest.mark.fault("T11")
+def test_a_job_that_another_process_works_on_is_not_done(
+    sweep: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its folder says that it is running, and no more; what counts is that the sweep did not run it."""
+    with runs.locked(Path("swept/0")):
+        assert sweep("seed=1", seed1="locked out") == 5
+    out, err = capsys.readouterr()
+    assert "exit code 5: the folder is in use by process 1." in out
+    assert "1 of the jobs in swept failed: job 0 with exit code 5" in err
+    runs.save_config(Path("swept/0"), read_record(Path("swept")).jobs[0].config)
+    (Path("swept/0") / runs.CHECKPOINTS / "step-000002").mkdir(parents=True)
+    (Path("swept/0") / runs.CHECKPOINTS / "step-000002" / "manifest.json").write_text("{}")
+    runs.save_finished(Path("swept/0"), 2)  # what the other process leaves at its end
+    assert sweep("sweep", "resume", "swept") == 0
+    assert not Path("swept/0/error.json").exists()
+    assert "job 0 was done before" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.fault("T6", "T36")
+def test_a_job_whose_folder_the_disk_refuses_ends_no_other(
+    sweep: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file in the way of one, and no room for the note of another's failure."""
+    Path("swept").mkdir()
+    Path("swept/1").touch()
+    Path("swept/2/error.json").mkdir(parents=True)
+    assert sweep("seed=1,2,3", "sweep.jobs=3", seed3="diverged") == 2
+    out, err = capsys.readouterr()
+    assert "job 1 failed" in out
+    assert "exit code 2: it could not be started: " in out
+    assert "swept/1: File exists" in out
+    assert "job 0 finished" in out
+    assert err.count("warning: what job ") == 2
+    assert "2 of the jobs in swept failed: job 1 with exit code 2; job 2 with exit code 3" in err
+    assert Path("swept/0/finished.json").exists()
+    Path("swept/1").unlink()
+    Path("swept/2/error.json").rmdir()
+    assert sweep("sweep", "resume", "swept") == 0
+    assert [len(notes(Path("swept") / job)) for job in "012"] == [1, 1, 2]
+
+
+def of_states(*states: str) -> list[JobState]:
+    job = Job(number=0, folder="0", overrides=(), config={})
+    nothing = read_metrics(Path("nowhere"))
+    return [
+        JobState(job=replace(job, number=number), path=Path("0"), state=state, metrics=nothing, failure={})  # type: ignore[arg-type]
+        for number, state in enumerate(states)
+    ]
+
+
+@pytest.mark.parametrize(("state", "code"), [("running", 5), ("waiting", 1)])
+def test_a_job_that_no_launcher_ran_is_not_done(state: str, code: int, tmp_path: Path) -> None:
+    """As other launchers leave it, who tell us no exit code."""
+    record = Record(
+        path=tmp_path, words=(), config_name="train", config_dir=None, working_folder=str(tmp_path), beforehand=True
+    )
+    with pytest.raises(SweepFailed, match=f"job 1 with exit code {code}") as failed:
+        _tell(record, of_states("finished", state, "stopped"), {})
+    assert failed.value.exit_code == code
 
 
 @pytest.mark.slow

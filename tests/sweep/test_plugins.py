@@ -14,10 +14,11 @@ from pggrpo_cli.cli import main
 from pggrpo_cli.sweep import launcher
 from tests.command_line import run, run_all
 from tests.sweep.pretended import command_of, notes
+from tests.tracking.fake_library import need
 
 pytest_plugins = ["tests.command_fixtures"]
 for plugin in ("hydra_optuna_sweeper", "hydra_joblib_launcher", "hydra_submitit_launcher"):
-    pytest.importorskip(f"hydra_plugins.{plugin}")
+    need(f"hydra_plugins.{plugin}")
 OPTUNA = ["hydra/sweeper=optuna", "hydra.sweeper.direction=${sweep.direction}", "hydra.sweeper.n_jobs=2"]
 FAST = ["debug=fast", "logger=[]", "evaluation.every=null", "data.eval_size=0", "checkpoint.every=null"]
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from pathlib import Path
 
+import psutil
+import pytest
+
+from pggrpo_cli.scoring.reaper import Reaper
+from pggrpo_cli.sweep.job import note_failure
 from pggrpo_cli.sweep.processes import LONGEST, Ended, Order, Processes, last_words
 
 
@@ -43,6 +49,53 @@ def test_so_many_at_a_time_each_in_its_slot(tmp_path: Path) -> None:
     assert (watcher.most, watcher.now, watcher.order) == (2, 0, [0, 1, 2, 3, 4])
     assert sorted((one.number, one.code) for one in ended) == [(number, number) for number in range(5)]
     assert {one.words for one in ended} == {"0", "1"}  # slots are used again
+
+
+def test_one_that_cannot_be_started_ends_no_other(tmp_path: Path) -> None:
+    (tmp_path / "0").touch()
+    orders = [
+        Order(
+            number=number,
+            command=[sys.executable, "-I", "-S", "-c", "print('done')"],
+            folder=tmp_path / str(number),
+            working_folder=lambda: str(tmp_path),
+            environment=lambda slot: {},
+        )
+        for number in range(2)
+    ]
+    watcher = Silent()
+    ended = Processes(1, watcher).run(orders)
+    said = f"it could not be started: {tmp_path / '0'}: File exists"
+    assert [(one.number, one.code, one.words) for one in ended] == [(0, 2, said), (1, 0, "done")]
+    assert watcher.order == [1]
+
+
+def test_a_note_that_the_disk_refuses_is_only_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "7").touch()
+    note_failure(tmp_path / "7", 7, "seed=1", 3, "NaN")
+    assert capsys.readouterr().err.startswith("warning: what job 7 failed with cannot be noted in ")
+
+
+def test_a_process_that_nobody_would_watch_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reaper was killed: the job must not run on when the sweep is gone."""
+    started: list[int] = []
+
+    def refuse(reaper: Reaper, group: int) -> None:
+        started.append(group)
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr(Reaper, "watch", refuse)
+    order = Order(
+        number=0,
+        command=[sys.executable, "-I", "-S", "-c", "import time; time.sleep(60)"],
+        folder=tmp_path,
+        working_folder=lambda: str(tmp_path),
+        environment=lambda slot: {},
+    )
+    watcher = Silent()
+    (ended,) = Processes(1, watcher).run([order])
+    assert (ended.code, ended.words) == (2, "it could not be started: Broken pipe")
+    assert not psutil.pid_exists(started[0])
 
 
 def test_last_words(tmp_path: Path) -> None:
