@@ -89,7 +89,7 @@ def _composition(error: Exception, overrides: list[str], groups: Callable[[], li
     if ambiguous:
         key, value = ambiguous[1], ambiguous[2]
         return (
-            f"`{key}`: several values ({value}) are a sweep, and this is one run. For a sweep add -m; for a list write "
+            f"`{key}`: several values ({value}) are a sweep, and this is one run. A sweep: pggrpo train -m …; for a list write "
             f"{key}=[{value}]; for text with commas '{key}=\"{value}\"'."
         )
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.strip().startswith("See http")]
