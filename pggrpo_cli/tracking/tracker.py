@@ -100,6 +100,8 @@ class Tracker:
         self._lines: queue.Queue[bytes | None] = queue.Queue(QUEUE)
         self._words: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
         self._listener: threading.Thread | None = None
+        self._last: bytes | None = None
+        """How the run ended; beside the queue, which may be full."""
         self._lost = False
         self._gone = False
 
@@ -131,8 +133,8 @@ class Tracker:
         if self._process is None:
             return
         try:
-            self._put({"end": status})
-            with suppress(queue.Full):
+            self._last = json.dumps({"end": status}).encode() + b"\n"
+            with suppress(queue.Full):  # then the thread sees it behind the last line
                 self._lines.put_nowait(None)
             self._wait(time.monotonic() + self._close_seconds + GRACE)
         finally:
@@ -185,10 +187,19 @@ class Tracker:
         """In a thread: a pipe that nobody reads is full one day."""
         assert process.stdin is not None
         with suppress(OSError), process.stdin as pipe:
-            while (line := self._lines.get()) is not None:
+            for line in self._waiting():
                 view = memoryview(line)
                 while view:
                     view = view[pipe.write(view) :]
+
+    def _waiting(self) -> Iterator[bytes]:
+        """What is to be sent, and how the run ended once it has."""
+        while (line := self._lines.get()) is not None:
+            yield line
+            if self._last is not None and self._lines.empty():
+                break
+        if self._last is not None:
+            yield self._last
 
     def _listen(self, process: subprocess.Popen[bytes]) -> None:
         """In a thread: what the process has to say, until it ends."""
