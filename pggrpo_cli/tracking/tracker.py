@@ -16,11 +16,10 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pggrpo_cli.errors import ConfigError, StoppedEarly
+from pggrpo_cli.errors import StoppedEarly
 from pggrpo_cli.json_file import read_object
 from pggrpo_cli.printable import printable
 from pggrpo_cli.private_values import public
@@ -48,21 +47,6 @@ sys.path[:] = json.loads(sys.argv[1])
 from pggrpo_cli.tracking.process import main
 main()
 """
-
-
-def require(module: str, extra: str) -> None:
-    """Raises ConfigError if the library is not installed."""
-    if not installed(module):
-        raise ConfigError(f"`logger.{extra}`: needs {module}, which is not installed: pip install 'pggrpo[{extra}]'")
-
-
-def installed(module: str) -> bool:
-    """Whether there is a package of that name; a folder without __init__.py, such as wandb makes, is none."""
-    try:
-        found = find_spec(module)
-    except (ImportError, ValueError):
-        return False
-    return found is not None and found.origin is not None
 
 
 @contextmanager
