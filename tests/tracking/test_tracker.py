@@ -104,7 +104,7 @@ def test_the_end_reaches_one_that_does_not_keep_up(
 ) -> None:
     """The first line fills the pipe until the process is up, and the steps fill the queue."""
     monkeypatch.setattr(tracking, "QUEUE", 3)
-    save_config(context.run_dir, much="x" * 1_000_000)
+    save_config(context.run_dir, much="x" * 200_000)
     log_steps(logger(close_seconds=2), context, range(1, 9))
     assert 1 <= len(fake.calls("log")) < 8
     assert fake.calls("finish") == [[0]]
