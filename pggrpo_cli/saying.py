@@ -13,6 +13,8 @@ def saying(words: str) -> Iterator[None]:
     shown = sys.stderr.isatty()
     if shown:
         print(words, end="\r", file=sys.stderr, flush=True)
-    yield
-    if shown:
-        print(" " * len(words), end="\r", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        if shown:
+            print(" " * len(words), end="\r", file=sys.stderr, flush=True)

@@ -138,14 +138,13 @@ def _resume(arguments: list[str]) -> int:
     folder, typed = Path(arguments[0]).expanduser().absolute(), arguments[1:]
     from pggrpo_cli.command.train import check_all
     from pggrpo_cli.hydra_start import start
-    from pggrpo_cli.sweep.record import read_record
+    from pggrpo_cli.sweep.record import folder_word, read_record
     from pggrpo_cli.sweep.trust import Guard
     from pggrpo_cli.training import train
 
     record = read_record(folder)
     _go_where_it_was(record)
-    quoted = str(folder).replace("\\", "\\\\").replace("'", "\\'")
-    words = ["-m", *record.words, *typed, f"hydra.sweep.dir='{quoted}'", "--config-name", record.config_name]
+    words = ["-m", *record.words, *typed, folder_word(folder), "--config-name", record.config_name]
     if record.config_dir is not None:
         words += ["--config-dir", record.config_dir]
     guard = Guard(folder, typed)

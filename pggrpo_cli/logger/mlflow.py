@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pggrpo_cli.ranges import Range
+from pggrpo_cli.tracking.packages import OWN_STORE, require, tracking_uri_of
 from pggrpo_cli.tracking.process import SAMPLE_COLUMNS
-from pggrpo_cli.tracking.tracker import require, tracked
+from pggrpo_cli.tracking.tracker import tracked
 
 if TYPE_CHECKING:
     from pggrpo_cli.protocols import OpenLogger
@@ -43,10 +44,8 @@ class Mlflow:
 
     @contextmanager
     def open(self, context: RunContext) -> Iterator[OpenLogger]:
-        require("mlflow", "mlflow")
-        uri = self.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
-        if uri is None:
-            require("sqlalchemy", "mlflow")
+        uri = tracking_uri_of(self.tracking_uri)
+        require("mlflow", *(OWN_STORE if uri is None else ()), extra="mlflow", name="mlflow")
         settings = {"experiment": self.experiment, "tracking_uri": uri}
         with tracked(
             "mlflow", settings, context, sample_every=self.sample_every, close_seconds=self.close_seconds

@@ -7,8 +7,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pggrpo_cli.errors import ConfigError
 from pggrpo_cli.ranges import Range
+from pggrpo_cli.tracking.packages import not_installed
 from pggrpo_cli.warn import warn
 
 if TYPE_CHECKING:
@@ -29,9 +29,7 @@ class TensorBoard:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise ConfigError(
-                "`logger.tensorboard`: needs tensorboard, which is not installed: pip install 'pggrpo[tensorboard]'"
-            ) from error
+            raise not_installed("tensorboard", extra="tensorboard", name="tensorboard") from error
         logger = _OpenTensorBoard(SummaryWriter, context.run_dir / "tensorboard", self.flush_seconds, context.resumed)
         try:
             yield logger

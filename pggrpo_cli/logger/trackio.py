@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pggrpo_cli.ranges import Range
+from pggrpo_cli.tracking.packages import require
 from pggrpo_cli.tracking.process import SAMPLE_COLUMNS
-from pggrpo_cli.tracking.tracker import require, tracked
+from pggrpo_cli.tracking.tracker import tracked
 
 if TYPE_CHECKING:
     from pggrpo_cli.protocols import OpenLogger
@@ -27,7 +28,7 @@ class Trackio:
 
     @contextmanager
     def open(self, context: RunContext) -> Iterator[OpenLogger]:
-        require("trackio", "trackio")
+        require("trackio", extra="trackio", name="trackio")
         settings = {"project": self.project, "space_id": self.space_id}
         with tracked(
             "trackio", settings, context, sample_every=self.sample_every, close_seconds=self.close_seconds

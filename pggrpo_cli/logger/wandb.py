@@ -13,8 +13,9 @@ from urllib.parse import urlsplit
 
 from pggrpo_cli.ranges import Range
 from pggrpo_cli.run_directory import shown
+from pggrpo_cli.tracking.packages import require
 from pggrpo_cli.tracking.process import SAMPLE_COLUMNS
-from pggrpo_cli.tracking.tracker import require, say, tracked
+from pggrpo_cli.tracking.tracker import say, tracked
 
 if TYPE_CHECKING:
     from pggrpo_cli.protocols import OpenLogger
@@ -36,7 +37,7 @@ class Wandb:
 
     @contextmanager
     def open(self, context: RunContext) -> Iterator[OpenLogger]:
-        require("wandb", "wandb")
+        require("wandb", extra="wandb", name="wandb")
         settings = {"project": self.project, "entity": self.entity, "tags": list(self.tags), "mode": self.mode}
         if self.mode == "auto":
             settings["mode"] = os.environ.get("WANDB_MODE") or ("online" if has_key() else "offline")

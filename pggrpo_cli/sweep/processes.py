@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,6 +25,8 @@ LOG = "log.txt"
 TAIL_BYTES = 1 << 14
 LONGEST = 600
 """Characters of a job's last words."""
+NAMES_ERROR = re.compile(r"Fatal Python error|[\w.]*Error: ")
+"""A line of an interpreter that dies as it starts: the last one only says that there is no frame."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,7 +198,8 @@ def _killed(number: int) -> str:
 
 
 def last_words(log: Path, begin: int) -> str:
-    """From the last error on, else the last line, of what was written from byte `begin` on; as one line."""
+    """Of what was written from byte `begin` on: all from our own last error on, else the last line that names an error of
+    Python's, else the last line; as one line."""
     try:
         with open(log, "rb") as file:
             size = file.seek(0, os.SEEK_END)
@@ -205,7 +209,8 @@ def last_words(log: Path, begin: int) -> str:
         return ""
     lines = [line.rstrip() for line in text.splitlines() if line.strip()]
     errors = [place for place, line in enumerate(lines) if line.startswith("error: ")]
-    said = " ".join(lines[errors[-1] :] if errors else lines[-1:]).removeprefix("error: ")
+    named = [line for line in lines if NAMES_ERROR.match(line)]
+    said = " ".join(lines[errors[-1] :] if errors else named[-1:] or lines[-1:]).removeprefix("error: ")
     return said if len(said) <= LONGEST else said[: LONGEST - 1] + "…"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -18,6 +19,13 @@ from pggrpo_cli.sweep.jobs import Job
 from pggrpo_cli.whole_file import write_whole
 
 SWEEP = "sweep.json"
+
+
+def folder_word(folder: str | Path) -> str:
+    """What to type for the folder of a sweep, whatever it is called."""
+    # To Hydra a backslash is one unless it comes before a quote.
+    quoted = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), str(folder))
+    return f"hydra.sweep.dir='{quoted}'"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from pggrpo_cli.sweep.job import JobFailed, SweepStopped, SweepTask
 from pggrpo_cli.sweep.jobs import Check, Job, all_jobs, chosen_beforehand
 from pggrpo_cli.sweep.launcher import known_to_hydra
 from pggrpo_cli.sweep.processes import Ended
-from pggrpo_cli.sweep.record import Record, begun, read_record
+from pggrpo_cli.sweep.record import Record, begun, folder_word, read_record
 from pggrpo_cli.sweep.states import JobState, found_states, refuse_unknown_metric, states_of
 from pggrpo_cli.sweep.trust import resume_command
 
@@ -50,8 +50,7 @@ def run_sweep(
     with _held(Path(folder)):
         begun(_record(Path(folder), asked, jobs, beforehand=beforehand))
         # Fixed here, because Hydra composes again and ${now:} and ${run_suffix:} would give another folder.
-        quoted = folder.replace("\\", "\\\\").replace("'", "\\'")
-        fixed = [*asked.overrides, f"hydra.sweep.dir='{quoted}'", "hydra.mode=MULTIRUN"]
+        fixed = [*asked.overrides, folder_word(folder), "hydra.mode=MULTIRUN"]
         task_of_a_job = SweepTask(task=task, check=check, searches=not beforehand)
         try:
             with known_to_hydra(str(cfg.hydra.launcher.get("_target_"))) as ended:

@@ -16,11 +16,10 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pggrpo_cli.errors import ConfigError, StoppedEarly
+from pggrpo_cli.errors import StoppedEarly
 from pggrpo_cli.json_file import read_object
 from pggrpo_cli.printable import printable
 from pggrpo_cli.private_values import public
@@ -48,21 +47,6 @@ sys.path[:] = json.loads(sys.argv[1])
 from pggrpo_cli.tracking.process import main
 main()
 """
-
-
-def require(module: str, extra: str) -> None:
-    """Raises ConfigError if the library is not installed."""
-    if not installed(module):
-        raise ConfigError(f"`logger.{extra}`: needs {module}, which is not installed: pip install 'pggrpo[{extra}]'")
-
-
-def installed(module: str) -> bool:
-    """Whether there is a package of that name; a folder without __init__.py, such as wandb makes, is none."""
-    try:
-        found = find_spec(module)
-    except (ImportError, ValueError):
-        return False
-    return found is not None and found.origin is not None
 
 
 @contextmanager
@@ -100,6 +84,8 @@ class Tracker:
         self._lines: queue.Queue[bytes | None] = queue.Queue(QUEUE)
         self._words: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
         self._listener: threading.Thread | None = None
+        self._last: bytes | None = None
+        """How the run ended; beside the queue, which may be full."""
         self._lost = False
         self._gone = False
 
@@ -131,8 +117,8 @@ class Tracker:
         if self._process is None:
             return
         try:
-            self._put({"end": status})
-            with suppress(queue.Full):
+            self._last = json.dumps({"end": status}).encode() + b"\n"
+            with suppress(queue.Full):  # then the thread sees it behind the last line
                 self._lines.put_nowait(None)
             self._wait(time.monotonic() + self._close_seconds + GRACE)
         finally:
@@ -185,10 +171,19 @@ class Tracker:
         """In a thread: a pipe that nobody reads is full one day."""
         assert process.stdin is not None
         with suppress(OSError), process.stdin as pipe:
-            while (line := self._lines.get()) is not None:
+            for line in self._waiting():
                 view = memoryview(line)
                 while view:
                     view = view[pipe.write(view) :]
+
+    def _waiting(self) -> Iterator[bytes]:
+        """What is to be sent, and how the run ended once it has."""
+        while (line := self._lines.get()) is not None:
+            yield line
+            if self._last is not None and self._lines.empty():
+                break
+        if self._last is not None:
+            yield self._last
 
     def _listen(self, process: subprocess.Popen[bytes]) -> None:
         """In a thread: what the process has to say, until it ends."""

@@ -107,6 +107,12 @@ def test_last_words(tmp_path: Path) -> None:
     with open(log, "a") as file:
         file.write("step 1\nerror: first\nerror: `loss.beta`: is wrong.\n  Give another.\n\n")
     assert last_words(log, begin) == "`loss.beta`: is wrong.   Give another."
+    log.write_text(
+        "Fatal Python error: init_fs_encoding: no codec\nThread 0x7f (most recent call first):\n  <no Python frame>\n"
+    )
+    assert last_words(log, 0) == "Fatal Python error: init_fs_encoding: no codec"
+    log.write_text("ValueError: no\nerror: `loss.beta`: is wrong.\n")
+    assert last_words(log, 0) == "`loss.beta`: is wrong."
     log.write_bytes(b"x" * 100_000 + b"\n" + "é".encode() * 2000 + b"\n\xff last")
     assert last_words(log, 0) == "� last"
     log.write_text("y" * 100_000)

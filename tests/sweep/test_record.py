@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from pggrpo_cli.cli import main
 from pggrpo_cli.composing import compose
@@ -15,7 +16,7 @@ from pggrpo_cli.config import plain
 from pggrpo_cli.errors import CheckpointError, UsageError
 from pggrpo_cli.sweep import launcher
 from pggrpo_cli.sweep.jobs import Job
-from pggrpo_cli.sweep.record import Record, read_record
+from pggrpo_cli.sweep.record import Record, folder_word, read_record
 from tests.sweep.pretended import command_of, notes
 
 pytest_plugins = ["tests.command_fixtures"]
@@ -137,3 +138,9 @@ def test_what_is_no_sweep(swept: Callable[..., Record]) -> None:
     for path, words in (("nowhere", "is no folder"), ("swept/0", "It is a job of swept"), (".", "holds no sweep.json")):
         with pytest.raises(UsageError, match=words):
             read_record(Path(path))
+
+
+@pytest.mark.parametrize("folder", ["swept", "it's, here", "back\\slash", "a b=[c]", "end\\", "\\'both"])
+def test_the_word_of_a_folder_is_read_as_it_was(folder: str) -> None:
+    (word,) = OverridesParser.create().parse_overrides([folder_word(folder)])
+    assert (word.key_or_group, word.value()) == ("hydra.sweep.dir", folder)

@@ -99,6 +99,20 @@ def test_one_that_hangs_costs_close_seconds_and_no_step(
         (context.run_dir / "wandb.json").unlink()
 
 
+def test_the_end_reaches_one_that_does_not_keep_up(
+    fake: Fake, context: RunContext, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first line fills the pipe until the process is up, and the steps fill the queue."""
+    monkeypatch.setattr(tracking, "QUEUE", 3)
+    save_config(context.run_dir, much="x" * 200_000)
+    log_steps(logger(close_seconds=2), context, range(1, 9))
+    assert 1 <= len(fake.calls("log")) < 8
+    assert fake.calls("finish") == [[0]]
+    err = capfd.readouterr().err
+    assert err.count("warning") == 1, err
+    assert "does not keep up" in err
+
+
 def test_one_that_no_longer_answers_is_killed(
     fake: Fake, context: RunContext, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
