@@ -73,20 +73,18 @@ def settable(word: str) -> str:
 
 
 @contextmanager
-def hydra_with(config_dir: str | None) -> Iterator[Hydra]:
-    """Hydra with our conf/ (and `config_dir` before it) on its search path."""
+def hydra_with(config_dir: str | None, *, their_modules: bool = True) -> Iterator[Hydra]:
+    """Hydra with our conf/ (and `config_dir` before it) on its search path; with `their_modules` Python finds theirs too."""
     hydra_version.setbase("1.3")
     register()
     search_path = create_config_search_path(str(conf_dir()))
-    folders = [os.getcwd()]
     if config_dir is not None:
         folder = os.path.abspath(config_dir)
         if not os.path.isdir(folder):
             raise ConfigError(f"`--config-dir`: there is no folder {folder}. Give the folder that holds your groups.")
         search_path.prepend(provider="command-line", path=f"file://{folder}", anchor=SearchPathQuery(provider="schema"))
-        folders.append(folder)
-    # A user's own class lies in a file of theirs; last, so that no such file hides an installed module.
-    sys.path += [folder for folder in folders if folder not in sys.path]
+    if their_modules:
+        find_their_modules(config_dir)
     former, its_config = GlobalHydra.instance().hydra, HydraConfig.instance().cfg
     GlobalHydra.instance().clear()
     try:
@@ -95,6 +93,12 @@ def hydra_with(config_dir: str | None) -> Iterator[Hydra]:
         GlobalHydra.instance().clear()
         GlobalHydra.instance().hydra = former
         HydraConfig.instance().cfg = its_config  # else a later pggrpo_cli.train would lie where this one's run does
+
+
+def find_their_modules(config_dir: str | None) -> None:
+    """A user's own class lies in a file of theirs; last, so that no such file hides an installed module."""
+    folders = [os.getcwd(), *([os.path.abspath(config_dir)] if config_dir is not None else [])]
+    sys.path += [folder for folder in folders if folder not in sys.path]
 
 
 @contextmanager

@@ -45,6 +45,15 @@ def hydra_errors(
         ) from error
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_composition(error, overrides, groups, compose)) from error
+    except (AttributeError, AssertionError) as error:  # OmegaConf's own, of a mapping that is null in its schema
+        empty = "hydra.sweeper.params"
+        typed = any(word.lstrip("+~").partition("=")[0].startswith(empty) for word in overrides)
+        if not typed or not (f"full_key: {empty}" in str(error) or "Unexpected type" in str(error)):
+            raise
+        raise ConfigError(
+            f"`{empty}`: holds nothing, and Hydra cannot fill it from the command line. Type the values to sweep over, "
+            f"KEY=FIRST,SECOND, or write {empty} into a file conf/experiment/NAME.yaml of yours."
+        ) from error
     except UserWarning as warning:  # see composing.py: a missing search path only warns
         raise ConfigError(f"`hydra.searchpath`: {warning} Give an existing folder as file:///absolute/path.") from None
 

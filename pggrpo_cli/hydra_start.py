@@ -10,7 +10,7 @@ import argparse
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.hydra import Hydra
@@ -21,20 +21,32 @@ from omegaconf import DictConfig
 
 from pggrpo_cli import __version__
 from pggrpo_cli.commented_config import help_page
-from pggrpo_cli.composing import composed, hydra_with, refuse_hidden_files, refuse_odd_words, settable, translated
+from pggrpo_cli.composing import (
+    composed,
+    find_their_modules,
+    hydra_with,
+    refuse_hidden_files,
+    refuse_odd_words,
+    settable,
+    translated,
+)
 from pggrpo_cli.config import NAMED_GROUPS, SECTIONS, SINGLE_GROUPS, conf_dir
 from pggrpo_cli.errors import ConfigError, UsageError
 from pggrpo_cli.suggestions import did_you_mean
+
+if TYPE_CHECKING:
+    from pggrpo_cli.sweep.trust import Guard
 
 Check = Callable[[DictConfig], object]
 Task = Callable[[DictConfig], "float | None"]
 
 
-def start(command: str, arguments: list[str], check: Check, task: Task, check_sweep: Check = lambda cfg: None) -> None:
+def start(command: str, arguments: list[str], check: Check, task: Task, guard: Guard | None = None) -> None:
     """Runs `pggrpo <command> <arguments>`: shows what an option asks for, or checks and then runs `task`.
 
     `task` runs in a run directory of its own, hydra.runtime.output_dir; under -m once for each job, where the error
-    of one does not end the others. `check_sweep` is given the configuration of a sweep before anything of it is made.
+    of one does not end the others. A `guard` looks on whatever Hydra composes, if the arguments were read from disk; then the
+    folders of a user's own modules are on sys.path only once it has passed, and only if it allows code of theirs.
     Raises PggrpoError.
     """
     if "--version" in arguments:
@@ -47,7 +59,11 @@ def start(command: str, arguments: list[str], check: Check, task: Task, check_sw
         raise UsageError(
             f"--config-name: there is no {name}.yaml in our own conf/; one of yours goes with --config-dir."
         )
-    with hydra_with(options.config_dir) as hydra:
+    with hydra_with(options.config_dir, their_modules=guard is None) as hydra:
+        if guard is not None:
+            from pggrpo_cli.sweep.trust import GuardedLoader
+
+            hydra.config_loader = GuardedLoader(guard, hydra.config_loader)
         refuse_odd_words(command, overrides, hydra)
         with translated(hydra, name, overrides):
             if _show(hydra, name, options):
@@ -59,7 +75,8 @@ def start(command: str, arguments: list[str], check: Check, task: Task, check_sw
             if multirun:
                 from pggrpo_cli.sweep.run import Asked, run_sweep
 
-                check_sweep(cfg)
+                if guard is not None and guard.allowed:
+                    find_their_modules(options.config_dir)
                 _refuse_unusable(str(cfg.hydra.sweep.dir), "hydra.sweep.dir")
                 run_sweep(hydra, Asked(name, options.config_dir, overrides), cfg, check, task)
                 return

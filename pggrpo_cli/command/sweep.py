@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pggrpo_cli.errors import UsageError
+from pggrpo_cli.errors import CheckpointError, UsageError
 from pggrpo_cli.suggestions import did_you_mean
 
 if TYPE_CHECKING:
@@ -143,17 +143,22 @@ def _resume(arguments: list[str]) -> int:
     from pggrpo_cli.training import train
 
     record = read_record(folder)
+    for word in (*record.words, record.config_name):
+        if word.startswith("-"):
+            raise CheckpointError(
+                f"{folder}: its sweep.json holds `{word}`, which no sweep of ours writes; it is damaged."
+            )
     _go_where_it_was(record)
-    words = ["-m", *record.words, *typed, folder_word(folder), "--config-name", record.config_name]
+    guard = Guard(folder, typed)
+    words = ["-m", *guard.words(record.words), *typed, folder_word(folder), "--config-name", record.config_name]
     if record.config_dir is not None:
         words += ["--config-dir", record.config_dir]
-    guard = Guard(folder, typed)
 
     def check(cfg: DictConfig) -> None:
+        guard.job(cfg)  # first: to look at a class of somebody else's may import what lies around it
         check_all(cfg)
-        guard.job(cfg)
 
-    start("train", words, check, train, check_sweep=guard.sweep)
+    start("train", words, check, train, guard)
     return 0
 
 

@@ -222,7 +222,9 @@ def command_of(sweep_dir: Path, number: int) -> list[str]:
 
 
 START = """
-import json, sys
+import sys
+sys.path[:] = [folder for folder in sys.path if folder]  # not the folder in which it starts
+import json
 sys.path[:] = json.loads(sys.argv.pop(1))
 from pggrpo_cli.sweep.job import main
 sys.exit(main(sys.argv[1:]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -60,7 +61,36 @@ def run_sweep(
             raise StoppedEarly(f"{stopped} Go on with the sweep: {again}") from None
         except JobFailed as failed:  # a sweeper that bears no more failures
             print(f"the search ended: {failed}", file=sys.stderr, flush=True)
+        except Exception as error:
+            raise _of_a_plugin(error) from error
     _tell(read_record(Path(folder).absolute()), _known_jobs(Path(folder), beforehand=beforehand), ended)
+
+
+def _of_a_plugin(error: Exception) -> Exception:
+    """What a launcher or sweeper of others refuses, as a ConfigError with its key; `error` itself if it is of our code, of a
+    job's, or a bug, which keep their traceback."""
+    modules = [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)]
+    modules = modules[modules.index(__name__) + 1 :]
+    plugin = next((one for one in modules if one.startswith("hydra_plugins.")), None)
+    ours = any(one.partition(".")[0] == "pggrpo_cli" for one in modules)
+    is_bug = isinstance(error, (AssertionError, AttributeError, LookupError, NameError, TypeError))
+    if plugin is None or ours or is_bug or isinstance(error, PggrpoError):
+        return error
+    said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    if any(one.startswith("optuna.storages") for one in modules):
+        return ConfigError(
+            f"`hydra.sweeper.storage`: the trials cannot be kept there ({said}). Give a file, hydra.sweeper.storage="
+            "sqlite:///study.db, or leave it out: then they are kept in memory."
+        )
+    if "launcher" in plugin:
+        return ConfigError(
+            f"`hydra/launcher`: it cannot run the jobs here ({said}). Mend that, or leave hydra/launcher out: then the jobs "
+            "are processes on this machine."
+        )
+    return ConfigError(
+        f"`hydra/sweeper`: it cannot choose jobs ({said}). Mend that, or leave hydra/sweeper out: then the jobs are all "
+        "combinations of the values typed."
+    )
 
 
 def _record(folder: Path, asked: Asked, jobs: list[Job], *, beforehand: bool) -> Record:

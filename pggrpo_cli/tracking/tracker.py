@@ -42,7 +42,9 @@ SILENCE = 5.0
 SAMPLE_CHARACTERS = 4000
 
 START = """
-import json, sys
+import sys
+sys.path[:] = [folder for folder in sys.path if folder]  # not the folder in which it starts
+import json
 sys.path[:] = json.loads(sys.argv[1])
 from pggrpo_cli.tracking.process import main
 main()

@@ -94,6 +94,46 @@ def test_a_trial_is_checked_as_it_comes(search: Callable[..., int], capsys: pyte
     assert "`sweep.metric`: no job logged nll. There were: reward, step_time." in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["hydra/launcher=slurm"],
+            '`hydra/launcher`: it cannot run the jobs here (RuntimeError: Could not detect "srun"',
+        ),
+        (
+            ["hydra/sweeper=optuna", "hydra.sweeper.storage=foo"],
+            "`hydra.sweeper.storage`: the trials cannot be kept there (",
+        ),
+        (["hydra.sweeper.params={seed: 1}"], "`hydra.sweeper.params`: holds nothing"),
+        (["+hydra.sweeper.params.seed=1"], "`hydra.sweeper.params`: holds nothing"),
+    ],
+)
+def test_what_a_plugin_refuses(
+    groups: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(groups))
+    assert main(["train", "-m", "model=tiny", "logger=[]", "hydra.sweep.dir=swept", "seed=choice(1,2)", *words]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"error: {said}")
+    assert "Traceback" not in err
+
+
+def test_a_bug_keeps_its_traceback(groups: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a plugin, and of ours below one."""
+
+    def fails(*args: object, **given: object) -> None:
+        raise RuntimeError("ours")
+
+    line = ["train", "-m", "model=tiny", "logger=[]", OPTUNA[0], "seed=choice(1,2)"]
+    monkeypatch.setattr(launcher, "setup_globals", fails)
+    with pytest.raises(RuntimeError, match="ours"):
+        main([*line, "hydra.sweep.dir=ours"])
+    monkeypatch.setattr("optuna.create_study", lambda **given: given["no such key"])
+    with pytest.raises(KeyError, match="no such key"):
+        main([*line, "hydra.sweep.dir=of_the_plugin"])
+
+
 @pytest.mark.slow
 def test_examples_are_whole(tmp_path: Path) -> None:
     lines = [
