@@ -43,7 +43,7 @@ REFUSED: dict[str, tuple[list[str], list[str]]] = {
         ["train", "logger=mlflow", "logger.mlflow.tracking_uri=http://me:word@host"],
         ["`logger.mlflow.tracking_uri`: holds a name or a password", "MLFLOW_TRACKING_USERNAME"],
     ),
-    "sweep without -m": (["train", "loss=pg_grpo,other"], ["`loss`", "add -m", "loss=[pg_grpo,other]"]),
+    "sweep without -m": (["train", "loss=pg_grpo,other"], ["`loss`", "pggrpo train -m", "loss=[pg_grpo,other]"]),
     "missing config dir": (["train", "--config-dir", "nowhere"], ["`--config-dir`", "nowhere"]),
     "missing search path": (["train", "hydra.searchpath=[file:///nowhere]"], ["`hydra.searchpath`", "/nowhere"]),
     "unknown option": (["train", "--multirunn"], ["--multirunn", "Did you mean --multirun?"]),

@@ -42,7 +42,9 @@ TAIL = 3000
 """Bytes of what a process printed that are shown when it dies."""
 
 START = """
-import json, sys
+import sys
+sys.path[:] = [folder for folder in sys.path if folder]  # not the folder in which it starts
+import json
 sys.path[:] = json.loads(sys.argv[2])
 from pggrpo_cli.scoring.worker import main
 main(int(sys.argv[1]))

@@ -101,7 +101,7 @@ def test_a_target_below_ours_that_is_no_component(run: Path, capsys: pytest.Capt
 def test_a_run_from_elsewhere_does_not_run_its_file(
     run: Path, training: PretendedTraining, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Path("evil.py").write_text("open('canary', 'w')\n")
+    Path("evil.py").write_text("open('canary', 'w')\ndef f(completions): ...\n")
     values = yaml.safe_load((run / "config.yaml").read_text())
     target = "pggrpo_cli.reward.python.Python"
     values["reward"] = {"python": {"_target_": target, "path": "evil.py", "name": "f", "weight": 1.0}}
