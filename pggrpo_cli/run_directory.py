@@ -90,8 +90,13 @@ def start_anew(run_dir: Path) -> None:
 
 def newest_step(run_dir: Path) -> int:
     """The step of the newest checkpoint, whole or not."""
+    return max(saved_steps(run_dir), default=0)
+
+
+def saved_steps(run_dir: Path) -> list[int]:
+    """The steps of which there are checkpoints, whole or not, in their order."""
     steps = [re.search(r"step-(\d+)", path.name) for path in _checkpoints(run_dir)]
-    return max((int(step[1]) for step in steps if step is not None), default=0)
+    return sorted({int(step[1]) for step in steps if step is not None})
 
 
 @contextmanager

@@ -56,7 +56,7 @@ def find_subject(
         source = find_source(path, checkpoint)
         step, run_dir = source.step, source.run_dir
         base, values = _of_run(source, overrides, config_dir, built)
-        label = f"step {source.step}" if source.run_dir is None else f"step {source.step} of {source.run_dir.name}"
+        label = f"step {source.step}" if source.run_dir is None else f"step {source.step} of {_shown(source.run_dir)}"
     else:
         if checkpoint is not None:
             raise UsageError(f"`--checkpoint`: {name} is no run, so it has no checkpoint {checkpoint}.")
@@ -99,6 +99,12 @@ def _of_model(name: str, overrides: Sequence[str], config_dir: str | None) -> di
     path = Path(name).expanduser()
     if name in options and not path.exists():
         return _composed([f"model={name}", *overrides], config_dir)
+    if path.is_dir() and not (path / "config.json").exists():
+        below = sorted(str(path / one.parent.name) for one in path.glob(f"*/{CONFIG}"))
+        which = f"It holds runs; give one of them, such as {below[0]}." if below else "Give the folder of one of them."
+        raise UsageError(
+            f"`{name}`: is no run, no checkpoint, and no model folder, which would hold a config.json. {which}"
+        )
     if not path.exists() and "/" not in name:
         raise UsageError(
             f"`{name}`: is no run, checkpoint, model folder or .gguf file, no hub id (owner/name), and no model= of ours "
@@ -106,6 +112,12 @@ def _of_model(name: str, overrides: Sequence[str], config_dir: str | None) -> di
         )
     values = _composed(["model=hf", "model.path=x", *overrides], config_dir)
     return values | {"model": values["model"] | {"path": name}}
+
+
+def _shown(run_dir: Path) -> str:
+    """The name of a run; of a job of a sweep with the sweep's."""
+    path = run_dir.absolute()
+    return f"{path.parent.name}/{path.name}" if path.name.isdigit() else path.name
 
 
 def _composed(overrides: Sequence[str], config_dir: str | None) -> dict[str, Any]:

@@ -7,9 +7,10 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pggrpo_cli.errors import ConfigError, UsageError
+from pggrpo_cli.errors import CheckpointError, ConfigError, UsageError
 from pggrpo_cli.generating.aside import Aside
 from pggrpo_cli.options import Options
 
@@ -177,6 +178,7 @@ def _before_step(given: argparse.Namespace, overrides: list[str]) -> Subject:
     from pggrpo_cli.config import as_dict, build
 
     before = given.step - 1
+    _refuse_missing_step(Path(given.subject).expanduser(), given.step)
     subject = _subject(given, overrides, f"step-{before}" if before else None)
     if subject.run_dir is None:
         raise UsageError(f"`--step`: {given.subject} is no run; only a run has steps.")
@@ -185,6 +187,22 @@ def _before_step(given: argparse.Namespace, overrides: list[str]) -> Subject:
     values = as_dict(subject.config) | {"model": dict(subject.base or {})}
     check_values(values)
     return replace(subject, config=build(values), step=0, label="before training")
+
+
+def _refuse_missing_step(run: Path, step: int) -> None:
+    """Raises CheckpointError if the run has no checkpoint that the step began with."""
+    from pggrpo_cli import run_directory as runs
+
+    if step == 1 or not runs.has_checkpoints(run) or step - 1 in runs.saved_steps(run):
+        return
+    done = runs.newest_step(run)
+    there = [1, *(saved + 1 for saved in runs.saved_steps(run) if 0 < saved < done)]
+    listed = ", ".join(map(str, there))
+    why = f"the run is at step {done}" if step > done else f"there is no checkpoint of step {step - 1}"
+    raise CheckpointError(
+        f"`--step`: {step} cannot be sampled again, as {why}. Those that can: {listed}. checkpoint.every and "
+        "checkpoint.keep_last say what a run keeps."
+    )
 
 
 def _subject(given: argparse.Namespace, overrides: list[str], checkpoint: str | None) -> Subject:

@@ -307,9 +307,16 @@ def test_refusals(words: list[str], said: str, capsys: pytest.CaptureFixture[str
     assert caught.out == ""
 
 
+def test_a_folder_of_runs_is_none(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", str(finished.parent), "hi"]) == 2
+    assert f"It holds runs; give one of them, such as {finished}" in capsys.readouterr().err
+    assert main(["generate", str(finished / "checkpoints"), "hi"]) == 2
+    assert "which would hold a config.json" in capsys.readouterr().err
+
+
 def test_steps_that_are_not_there(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["generate", str(finished), "--group", "--step", "9"]) == 4
-    assert "no checkpoint of step 8" in capsys.readouterr().err
+    assert "`--step`: 9 cannot be sampled again, as the run is at step 3. Those that can: 1, " in capsys.readouterr().err
 
 
 def of_somebody(finished: Path, folder: Path, changes: dict[str, Any]) -> Path:
