@@ -33,6 +33,7 @@ from pggrpo_cli.composing import (
 from pggrpo_cli.config import NAMED_GROUPS, SECTIONS, SINGLE_GROUPS, conf_dir
 from pggrpo_cli.errors import ConfigError, UsageError
 from pggrpo_cli.suggestions import did_you_mean
+from pggrpo_cli.warn import warn
 
 if TYPE_CHECKING:
     from pggrpo_cli.sweep.trust import Guard
@@ -82,6 +83,10 @@ def start(command: str, arguments: list[str], check: Check, task: Task, guard: G
                 return
         check(cfg)
         _refuse_unusable(str(cfg.hydra.run.dir), "hydra.run.dir")
+        if any(word.lstrip("+").startswith("sweep.") for word in overrides):
+            warn(
+                "`sweep`: its keys are for several runs, and without -m this is one: pggrpo train -m loss=grpo,pg_grpo …"
+            )
         _run_once(hydra, name, cfg, task)
 
 

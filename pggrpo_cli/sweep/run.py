@@ -132,8 +132,10 @@ def _tell(record: Record, states: list[JobState], ended: Mapping[int, Ended]) ->
     failed = {number: code for number, code in codes.items() if code}
     if failed:
         listed = "; ".join(f"job {number} with exit code {code}" for number, code in failed.items())
+        which = f"{len(failed)} of the jobs" if len(failed) < len(states) else "all jobs"
+        others = " The others are done." if len(failed) < len(states) else ""
         error = SweepFailed(
-            f"{len(failed)} of the jobs in {runs.shown(record.path)} failed: {listed}. The others are done. To run them again, "
+            f"{which} in {runs.shown(record.path)} failed: {listed}.{others} To run them again, "
             f"from their checkpoints where there are some: {resume_command(record)}"
         )
         error.exit_code = next(iter(failed.values()))

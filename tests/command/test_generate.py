@@ -316,7 +316,9 @@ def test_a_folder_of_runs_is_none(finished: Path, capsys: pytest.CaptureFixture[
 
 def test_steps_that_are_not_there(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["generate", str(finished), "--group", "--step", "9"]) == 4
-    assert "`--step`: 9 cannot be sampled again, as the run is at step 3. Those that can: 1, " in capsys.readouterr().err
+    assert (
+        "`--step`: 9 cannot be sampled again, as the run is at step 3. Those that can: 1, " in capsys.readouterr().err
+    )
 
 
 def of_somebody(finished: Path, folder: Path, changes: dict[str, Any]) -> Path:

@@ -175,6 +175,23 @@ def test_sweep_goes_on_after_a_failure(
     assert "2 of the jobs in" in err
 
 
+def test_a_sweep_of_which_no_job_is_done(
+    train, training: PretendedTraining, capsys: pytest.CaptureFixture[str]
+) -> None:
+    training.error = DivergedError("NaN")
+    assert train("-m", ONE_PROCESS, "seed=1,2") == 3
+    err = capsys.readouterr().err
+    assert "all jobs in" in err
+    assert "The others are done" not in err
+
+
+def test_keys_of_a_sweep_without_one(train, training: PretendedTraining, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train("sweep.jobs=2") == 0
+    assert "warning: `sweep`: its keys are for several runs" in capsys.readouterr().err
+    assert train() == 0
+    assert "warning" not in capsys.readouterr().err
+
+
 def test_a_job_whose_time_is_up_does_not_end_a_sweep(
     train, training: PretendedTraining, monkeypatch: pytest.MonkeyPatch
 ) -> None:

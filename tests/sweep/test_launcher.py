@@ -102,7 +102,7 @@ def test_a_job_that_another_process_works_on_is_not_done(
         assert sweep("seed=1", seed1="locked out") == 5
     out, err = capsys.readouterr()
     assert "exit code 5: the folder is in use by process 1." in out
-    assert "1 of the jobs in swept failed: job 0 with exit code 5" in err
+    assert "all jobs in swept failed: job 0 with exit code 5" in err
     runs.save_config(Path("swept/0"), read_record(Path("swept")).jobs[0].config)
     (Path("swept/0") / runs.CHECKPOINTS / "step-000002").mkdir(parents=True)
     (Path("swept/0") / runs.CHECKPOINTS / "step-000002" / "manifest.json").write_text("{}")
