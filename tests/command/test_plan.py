@@ -29,6 +29,8 @@ pytestmark = pytest.mark.usefixtures("folder")
 TINY = ["model=tiny", "data=jsonl", "data.path=q.jsonl", "data.eval_size=8", "data.as_chat=true", "logger=[]"]
 WITHIN = 0.2
 """How far the estimated peak may be from the measured one."""
+APART = 3.0
+"""Factor between a probed and a measured step: they are timed one after the other, with other tests beside each."""
 
 
 @pytest.fixture
@@ -268,7 +270,7 @@ def test_memory_disk_and_time_of_the_tiny_model(folder: Path) -> None:
     assert written <= found["disk"]["lines"] < 2 * written
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     real = sorted(line["step_time"] for line in lines if line["step"] > 1)[2]
-    assert real / 2 < found["time"]["step"] < real * 2
+    assert real / APART < found["time"]["step"] < real * APART
     assert sorted(path.name for path in folder.iterdir()) == ["q.jsonl", "run"]
 
 
@@ -282,6 +284,7 @@ def test_memory_and_time_of_a_real_model(folder: Path) -> None:
         "evaluation.every=null",
         "checkpoint.keep_best=null",
         "self_check.enabled=false",
+        "trainer.skip_zero_advantages=false",  # as the probe has it, whatever the rewards are
     ]
     found = planned_apart(folder, *words, "--probe")
     run_dir = trained(folder, *words)
@@ -289,7 +292,7 @@ def test_memory_and_time_of_a_real_model(folder: Path) -> None:
     (checkpoint,) = (run_dir / "checkpoints").glob("step-*")
     assert found["disk"]["checkpoint"] == pytest.approx(size_of(checkpoint), rel=0.02)
     last = json.loads((run_dir / "metrics.jsonl").read_text().splitlines()[-1])
-    assert last["step_time"] / 2 < found["time"]["step"] < last["step_time"] * 2
+    assert last["step_time"] / APART < found["time"]["step"] < last["step_time"] * APART
 
 
 def size_of(folder: Path) -> int:
