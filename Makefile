@@ -17,7 +17,7 @@ help: ## this list
 train: $(VENV)/.demo ## set up, then train SmolLM2-135M with PG-GRPO on arithmetic (more: make train TRAIN='loss=grpo seed=2')
 	$(BIN)/pggrpo train $(TRAIN)
 
-test: $(VENV)/.dev ## set up, then everything that needs no GPU and only seconds (4 minutes on 2 cores)
+test: $(VENV)/.dev ## set up, then everything that needs no GPU and only seconds (5 minutes on 2 cores)
 	$(PYTEST)
 
 test-slow: $(VENV)/.dev ## the slow ones, on the real model (15 minutes)
