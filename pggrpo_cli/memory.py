@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 
 def peak_memory_gb(device: torch.device) -> float:
     """The accelerator's peak of allocated memory, or the process's peak resident size; in 10⁹ bytes."""
     if device.type == "cuda":
+        import torch
+
         return torch.cuda.max_memory_allocated(device) / 1e9
+    return peak_resident_bytes() / 1e9
+
+
+def peak_resident_bytes() -> int:
+    """Of this program. getrusage alone would count, on Linux, what the process was before it became this one: all that its
+    parent held when it started it."""
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e9 if sys.platform == "darwin" else peak * 1024 / 1e9
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def resident_bytes() -> int:
