@@ -24,6 +24,7 @@ class Request(BaseHTTPRequestHandler):
         server: Any = self.server
         with server.lock:
             server.seen.append(self)
+            self.at_work = True
             server.at_once += 1
             server.most_at_once = max(server.most_at_once, server.at_once)
         try:
@@ -31,14 +32,21 @@ class Request(BaseHTTPRequestHandler):
         except (BrokenPipeError, ConnectionResetError):
             pass  # the client had enough
         finally:
-            with server.lock:
-                server.at_once -= 1
+            self._answered()
+
+    def _answered(self) -> None:
+        """Before the answer goes out: who has it may ask again before this thread comes to its next line."""
+        server: Any = self.server
+        with server.lock:
+            server.at_once -= self.at_work
+            self.at_work = False
 
     @property
     def question(self) -> Any:
         return json.loads(self.text)
 
     def reply(self, value: Any, status: int = 200, **headers: str) -> None:
+        self._answered()
         body = value if isinstance(value, bytes) else json.dumps(value).encode()
         self.send_response(status)
         for name, one in headers.items():
