@@ -34,7 +34,15 @@ GRADIENT_TOLERANCE = 1e-3
 def greedy(policy: Policy) -> tuple[int, int]:
     """(tokens that differ from generate's, tokens compared)"""
     native = Native(
-        group_size=1, max_new_tokens=32, temperature=0.0, top_p=1.0, top_k=0, min_p=0.0, stop=[], max_rows=32
+        group_size=1,
+        max_new_tokens=32,
+        temperature=0.0,
+        top_p=1.0,
+        top_k=0,
+        min_p=0.0,
+        stop=[],
+        max_rows=32,
+        decoding="auto",
     )
     prompts = []
     for index, row in enumerate(questions(WORKLOAD, 4, policy.tokenizer)):

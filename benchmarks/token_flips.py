@@ -24,7 +24,15 @@ TOGETHER = 32
 def flips(policy: Policy, prompts: list[Prompt], tokens: int) -> tuple[int, int]:
     """(flipped tokens, tokens compared)"""
     settings = Native(
-        group_size=1, max_new_tokens=tokens, temperature=1.0, top_p=1.0, top_k=0, min_p=0.0, stop=[], max_rows=TOGETHER
+        group_size=1,
+        max_new_tokens=tokens,
+        temperature=1.0,
+        top_p=1.0,
+        top_k=0,
+        min_p=0.0,
+        stop=[],
+        max_rows=TOGETHER,
+        decoding="torch",
     )
     sampler = OpenNative(settings)
 

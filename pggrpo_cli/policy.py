@@ -117,7 +117,7 @@ class Policy:
         self.module.eval()
         try:
             with torch.no_grad(), self.computing(), prepared_linears(self.module.base_model, self._product_dtype):
-                self._prepared_head = self._head().prepared_for_few_rows()
+                self._prepared_head = self.head().prepared_for_few_rows()
                 yield
         finally:
             self._prepared_head = None
@@ -142,7 +142,7 @@ class Policy:
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """hidden [T, d] → logits [T, V] float32, without gradient."""
-        return (self._prepared_head or self._head().prepared()).logits(hidden)
+        return (self._prepared_head or self.head().prepared()).logits(hidden)
 
     def score(self, packed: Packed, temperature: float, *, with_entropy: bool) -> TokenScores:
         """Log-probabilities and entropies of packed.targets under softmax(logits / temperature), [T] each."""
@@ -151,7 +151,7 @@ class Policy:
         with self.computing():
             plan = PackedPlan(packed.groups, self.compute_dtype)
             states = self.hidden(packed.input_ids, packed.position_ids, plan)[packed.predictor_index]
-        logprobs, entropies = token_logprobs(states, self._head(), packed.targets, temperature, with_entropy)
+        logprobs, entropies = token_logprobs(states, self.head(), packed.targets, temperature, with_entropy)
         return TokenScores(logprobs=logprobs, entropies=entropies)
 
     def _scores_one_by_one(self, packed: Packed, temperature: float, with_entropy: bool) -> TokenScores:
@@ -173,7 +173,7 @@ class Policy:
                         entropies.append(-(table.exp() * table).sum(-1))
         return TokenScores(logprobs=torch.cat(logprobs), entropies=torch.cat(entropies) if with_entropy else None)
 
-    def _head(self) -> Head:
+    def head(self) -> Head:
         projection = self.module.get_output_embeddings()
         softcap = getattr(self.config, "final_logit_softcapping", None)
         bias = getattr(projection, "bias", None)
@@ -195,7 +195,7 @@ class Policy:
         try:
             with torch.no_grad():
                 self.module.set_attn_implementation(self._plain_attention)
-                ours_head = self._head()
+                ours_head = self.head()
                 own: list[torch.Tensor] = []
                 for prompt, members in zip(prompts, completions, strict=True):
                     for member in members:

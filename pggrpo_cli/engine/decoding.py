@@ -12,13 +12,10 @@ from dataclasses import dataclass, field
 
 import torch
 
-from pggrpo_cli.engine.decode_attention import DecodePlan, Seating
 from pggrpo_cli.engine.draws import position_keys, row_key
-from pggrpo_cli.engine.key_values import KeyValueStore
 from pggrpo_cli.engine.selection import Selection
+from pggrpo_cli.engine.steps import Capacity, LiveRows, OpenSteps, Steps
 from pggrpo_cli.engine.stopping import StopRule
-from pggrpo_cli.packed_attention import PackedPlan
-from pggrpo_cli.packing import pack
 from pggrpo_cli.policy import Policy
 from pggrpo_cli.protocols import Drawn, Finished
 from pggrpo_cli.types import DrawKey, FinishReason, Prompt, Rollout, RolloutGroup
@@ -54,19 +51,23 @@ def decode_groups(
     stop_rule: StopRule,
     draws: DrawKey,
     max_rows: int,
+    open_steps: OpenSteps,
     finished: Finished | None = None,
     drawn: Drawn | None = None,
 ) -> list[RolloutGroup]:
     """Samples `group_size` completions for each prompt, at most `max_rows` (but a whole group) at a time. `finished` is
     told of each group when its last completion ends, `drawn` of each token."""
+    if not prompts:
+        return []
     rows = [
         [_Row(prompt=index, sample=sample, key=row_key(draws, index, sample)) for sample in range(group_size)]
         for index in range(len(prompts))
     ]
     groups: dict[int, RolloutGroup] = {}
     unfinished = [group_size] * len(prompts)
-    with policy.sampling():
-        batch = _Batch(policy, prompts, group_size, max(max_rows, group_size), stop_rule)
+    capacity = _capacity(prompts, group_size, max(max_rows, group_size), stop_rule.max_new_tokens)
+    with open_steps(policy, capacity) as steps:
+        batch = _Batch(steps, capacity, prompts, group_size, stop_rule, policy.device)
         waiting = deque(rows)
         while waiting or batch.live:
             batch.admit(waiting)
@@ -83,6 +84,17 @@ def decode_groups(
                         finished(row.prompt, groups[row.prompt])
             batch.feed()
     return [groups[index] for index in range(len(prompts))]
+
+
+def _capacity(prompts: Sequence[Prompt], group_size: int, max_rows: int, max_new_tokens: int) -> Capacity:
+    rows = min(max_rows, len(prompts) * group_size)
+    return Capacity(
+        # Groups whose rows have nearly all ended still hold a slot: twice as many as fit into the rows when new.
+        slots=min(len(prompts), 2 * (rows // group_size)),
+        prompt_tokens=max(len(prompt.token_ids) for prompt in prompts),
+        rows=rows,
+        row_tokens=max_new_tokens,
+    )
 
 
 def _tell(drawn: Drawn, live: Sequence[_Row], ended: Sequence[_Row]) -> None:
@@ -105,21 +117,20 @@ class _Batch:
     """The live rows, the prompts they share, and the logits [rows, V] of their next tokens."""
 
     def __init__(
-        self, policy: Policy, prompts: Sequence[Prompt], group_size: int, max_rows: int, stop_rule: StopRule
+        self,
+        steps: Steps,
+        capacity: Capacity,
+        prompts: Sequence[Prompt],
+        group_size: int,
+        stop_rule: StopRule,
+        device: torch.device,
     ) -> None:
         self.live: list[_Row] = []
         self._slots: list[int] = []  # the prompt in each live slot
-        self._policy, self._prompts, self._group_size, self._stop_rule = policy, prompts, group_size, stop_rule
-        self._max_rows = min(max_rows, len(prompts) * group_size)
-        # Groups whose rows have nearly all ended still hold a slot: twice as many as fit into the rows when new.
-        self._max_slots = min(len(prompts), 2 * (self._max_rows // group_size))
-        longest = max((len(prompt.token_ids) for prompt in prompts), default=0)
-        self._store = KeyValueStore(
-            self._max_slots, longest, self._max_rows, stop_rule.max_new_tokens, policy.compute_dtype
-        )
+        self._steps, self._prompts, self._group_size, self._stop_rule = steps, prompts, group_size, stop_rule
+        self._device, self._max_rows, self._max_slots = device, capacity.rows, capacity.slots
         self._logits = torch.empty(0)
-        self._keys = torch.empty(0, dtype=torch.long, device=policy.device)
-        self._seating: Seating | None = None
+        self._keys = torch.empty(0, dtype=torch.long, device=device)
 
     def admit(self, waiting: deque[list[_Row]]) -> None:
         """Takes in groups while there is room, their prompts computed together."""
@@ -138,14 +149,14 @@ class _Batch:
 
     def choose(self, selection: Selection) -> list[_Row]:
         """Draws every row's next token; rows that end with it leave, and are returned."""
-        positions = torch.tensor([len(row.token_ids) for row in self.live], device=self._policy.device)
-        tokens, logprobs = selection.choose(self._logits, position_keys(self._keys, positions))
+        positions = torch.tensor([len(row.token_ids) for row in self.live], device=self._device)
+        tokens, logprobs = self._steps.choose(selection, self._logits, position_keys(self._keys, positions))
         for row, token, logprob in zip(self.live, tokens.tolist(), logprobs.tolist(), strict=True):
             row.token_ids.append(token)
             row.logprobs.append(logprob)
         kept, ended = self._drop_finished()
         if ended:
-            self._keys = self._keys[torch.tensor(kept, dtype=torch.long, device=self._policy.device)]
+            self._keys = self._keys[torch.tensor(kept, dtype=torch.long, device=self._device)]
         return ended
 
     def feed(self) -> None:
@@ -153,44 +164,25 @@ class _Batch:
         if not self.live:
             self._logits = self._logits[:0]
             return
-        device = self._policy.device
-        if self._seating is None:
-            lengths = [len(self._prompts[prompt].token_ids) for prompt in self._slots]
-            self._seating = Seating.of([row.slot for row in self.live], lengths, device)
-        held = [row.held for row in self.live]
-        tokens = torch.tensor([row.token_ids[-1] for row in self.live], device=device)
-        before = [len(self._prompts[row.prompt].token_ids) + own for row, own in zip(self.live, held, strict=True)]
-        plan = DecodePlan(
-            store=self._store,
-            seating=self._seating,
-            lengths=torch.tensor(held, device=device),
-            equal_length=held[0] if len(set(held)) == 1 else None,
-            longest=max(held) + 1,
+        live = LiveRows(
+            slots=[row.slot for row in self.live],
+            held=[row.held for row in self.live],
+            prompt_lengths=[len(self._prompts[prompt].token_ids) for prompt in self._slots],
         )
-        hidden = self._policy.hidden(tokens, torch.tensor(before, device=device), plan)
-        self._logits = self._policy.logits(hidden)
+        self._logits = self._steps.next_logits([row.token_ids[-1] for row in self.live], live)
 
     def _prefill(self, groups: Sequence[Sequence[_Row]]) -> None:
-        """Computes the groups' prompts, stores their keys, and seats their rows with the logits of first tokens."""
-        policy = self._policy
-        packed = pack([self._prompts[group[0].prompt].token_ids for group in groups], [[] for _ in groups])
-        packed = packed.to(policy.device)
-        plan = PackedPlan(packed.groups, policy.compute_dtype, collect=True)
-        hidden = policy.hidden(packed.input_ids, packed.position_ids, plan)
-        for members, place in zip(groups, packed.groups, strict=True):
-            span = slice(place.start, place.start + place.num_tokens)
-            for layer, (keys, values) in enumerate(zip(plan.keys, plan.values, strict=True)):
-                self._store.write_prompt(layer, len(self._slots), keys[:, span], values[:, span])
+        """Computes the groups' prompts, and seats their rows with the logits of first tokens."""
+        prompts = [self._prompts[group[0].prompt].token_ids for group in groups]
+        logits = self._steps.prefill(prompts, len(self._slots)).repeat_interleave(self._group_size, dim=0)
+        for members in groups:
             for row in members:
                 row.slot = len(self._slots)
                 self.live.append(row)
             self._slots.append(members[0].prompt)
-        last = torch.tensor([place.start + place.num_tokens - 1 for place in packed.groups], device=policy.device)
-        logits = policy.logits(hidden[last]).repeat_interleave(self._group_size, dim=0)
-        keys = torch.tensor([row.key for members in groups for row in members], device=policy.device)
+        keys = torch.tensor([row.key for members in groups for row in members], device=self._device)
         self._logits = torch.cat([self._logits, logits]) if len(self._logits) else logits
         self._keys = torch.cat([self._keys, keys])
-        self._seating = None
 
     def _drop_finished(self) -> tuple[list[int], list[_Row]]:
         """Removes rows that have ended, the last one filling each gap: (old places of those kept, those that ended)."""
@@ -204,12 +196,11 @@ class _Batch:
             ended.append(row)
             last = self.live[-1]
             if last is not row:
-                self._store.move_row(len(self.live) - 1, place, last.held)
+                self._steps.move_row(len(self.live) - 1, place, last.held)
                 self.live[place], places[place] = last, places[len(self.live) - 1]
             self.live.pop()
             places.pop()
-            self._seating = None
-        if self._seating is None:
+        if ended:
             self._drop_prompts()
         return places, ended
 
@@ -221,7 +212,7 @@ class _Batch:
                 continue
             last = len(self._slots) - 1
             if slot != last:
-                self._store.move_prompt(last, slot, len(self._prompts[self._slots[last]].token_ids))
+                self._steps.move_prompt(last, slot, len(self._prompts[self._slots[last]].token_ids))
                 self._slots[slot] = self._slots[last]
                 for row in self.live:
                     if row.slot == last:

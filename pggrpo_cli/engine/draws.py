@@ -15,8 +15,8 @@ from pggrpo_cli.types import DrawKey
 TOP_TOKENS = 256
 """Tokens that get a Gumbel number of their own; the rest of the vocabulary shares one."""
 
-_GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as int64: splitmix64's increment
-_REST = 0x5DEECE66D
+GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as int64: splitmix64's increment
+REST = 0x5DEECE66D
 
 
 def row_key(draws: DrawKey, ordinal: int, sample: int) -> int:
@@ -39,12 +39,12 @@ def _mix(value: torch.Tensor) -> torch.Tensor:
 
 def position_keys(keys: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
     """Row keys int64 [B] and positions int64 [B] → keys int64 [B] of these draws."""
-    return _mix(keys + (positions + 1) * _GOLDEN)
+    return _mix(keys + (positions + 1) * GOLDEN)
 
 
 def _gumbel(keys: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
     """Standard Gumbel numbers, float64, one for each (key, item)."""
-    bits = _shift(_mix(_mix(keys ^ (items * _GOLDEN)) + _GOLDEN), 11)
+    bits = _shift(_mix(_mix(keys ^ (items * GOLDEN)) + GOLDEN), 11)
     uniform = (bits.double() + 0.5) * 2.0**-53
     return -torch.log(-torch.log(uniform))
 
@@ -71,5 +71,5 @@ def keyed_categorical(logprobs: torch.Tensor, keys: torch.Tensor) -> torch.Tenso
         if not bool(others.isfinite().any()):
             continue  # truncated away: the mass was a rounding error
         items = torch.arange(vocabulary, device=logprobs.device)
-        tokens[row] = (others + _gumbel(_mix(keys[row] + _REST), items)).argmax()
+        tokens[row] = (others + _gumbel(_mix(keys[row] + REST), items)).argmax()
     return tokens

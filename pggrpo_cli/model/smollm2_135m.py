@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from pggrpo_cli.cache import cache_folder
 from pggrpo_cli.errors import ConfigError
 from pggrpo_cli.model_outline import ModelOutline, outline_of_folder, outline_of_hub
 from pggrpo_cli.policy import LoadedModel
 from pggrpo_cli.weights import load_folder, load_gguf, load_hub
-
-
-def cache_folder() -> Path:
-    """$PGGRPO_CACHE, else pggrpo in $XDG_CACHE_HOME or ~/.cache."""
-    if "PGGRPO_CACHE" in os.environ:
-        return Path(os.environ["PGGRPO_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pggrpo"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import torch
 
@@ -58,17 +58,39 @@ class OpenHfGenerate:
         finished: Finished | None,
         drawn: Drawn | None,
     ) -> list[RolloutGroup]:
-        config = self.sampler
-        selection = Selection(
-            temperature=config.temperature, top_p=config.top_p, top_k=config.top_k, min_p=config.min_p
-        )
-        stop_rule = StopRule(
-            end_token_ids=frozenset(policy.end_token_ids),
-            stop=tuple(config.stop),
-            max_new_tokens=config.max_new_tokens,
-            tokenizer=policy.tokenizer,
-        )
-        return generate_groups(policy, prompts, config.group_size, selection, stop_rule, draws, finished, drawn)
+        selection, stop_rule = selection_of(self.sampler), stop_rule_of(self.sampler, policy)
+        size = self.sampler.group_size
+        return generate_groups(policy, prompts, size, selection, stop_rule, draws, finished, drawn)
+
+
+class Sampled(Protocol):
+    """The keys that every sampler of a policy has."""
+
+    @property
+    def temperature(self) -> float: ...
+    @property
+    def top_p(self) -> float: ...
+    @property
+    def top_k(self) -> int: ...
+    @property
+    def min_p(self) -> float: ...
+    @property
+    def stop(self) -> list[str]: ...
+    @property
+    def max_new_tokens(self) -> int: ...
+
+
+def selection_of(sampler: Sampled) -> Selection:
+    return Selection(temperature=sampler.temperature, top_p=sampler.top_p, top_k=sampler.top_k, min_p=sampler.min_p)
+
+
+def stop_rule_of(sampler: Sampled, policy: Policy) -> StopRule:
+    return StopRule(
+        end_token_ids=frozenset(policy.end_token_ids),
+        stop=tuple(sampler.stop),
+        max_new_tokens=sampler.max_new_tokens,
+        tokenizer=policy.tokenizer,
+    )
 
 
 def generate_groups(

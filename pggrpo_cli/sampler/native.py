@@ -6,17 +6,21 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Literal
 
+from pggrpo_cli.compiled.family import Unlike
+from pggrpo_cli.compiled.library import Uncompiled
+from pggrpo_cli.compiled.steps import CompiledDecoding
 from pggrpo_cli.engine.decoding import decode_groups
 from pggrpo_cli.engine.selection import Selection
+from pggrpo_cli.engine.steps import OpenSteps, torch_steps
 from pggrpo_cli.engine.stopping import StopRule
-from pggrpo_cli.errors import OutOfMemory
+from pggrpo_cli.errors import ConfigError, OutOfMemory
 from pggrpo_cli.out_of_memory import first_line, is_out_of_memory, release
 from pggrpo_cli.policy import Policy
 from pggrpo_cli.protocols import Drawn, Finished
 from pggrpo_cli.ranges import Range
-from pggrpo_cli.sampler.hf_generate import generate_groups
+from pggrpo_cli.sampler.hf_generate import generate_groups, selection_of, stop_rule_of
 from pggrpo_cli.types import DrawKey, Prompt, RolloutGroup, RunContext, StateDict
 from pggrpo_cli.warn import warn
 
@@ -37,6 +41,7 @@ class Native:
     min_p: Annotated[float, Range(ge=0, lt=1)]
     stop: list[str]
     max_rows: Annotated[int, Range(ge=1)]
+    decoding: Literal["auto", "compiled", "torch"]
 
     @contextmanager
     def open(self, context: RunContext) -> Iterator[OpenNative]:
@@ -50,11 +55,15 @@ class OpenNative:
     _max_rows: int | None = field(default=None)
     """Since memory ran out; None while it never has."""
 
+    _decided: tuple[Policy, OpenSteps] | None = field(default=None)
+    _decoding: str | None = field(default=None)
+    """What decoded the latest rollout: "torch", or the compiled code's name; None before the first."""
+
     def state(self) -> StateDict:
-        return {"max_rows": self._max_rows}
+        return {"max_rows": self._max_rows, "decoding": self._decoding}
 
     def load(self, state: StateDict) -> None:
-        self._max_rows = state.get("max_rows")
+        self._max_rows, self._decoding = state.get("max_rows"), state.get("decoding", "torch")
 
     def sample(
         self, policy: Policy, prompts: Sequence[Prompt], draws: DrawKey, finished: Finished | None = None
@@ -72,16 +81,7 @@ class OpenNative:
         finished: Finished | None,
         drawn: Drawn | None,
     ) -> list[RolloutGroup]:
-        config = self.sampler
-        selection = Selection(
-            temperature=config.temperature, top_p=config.top_p, top_k=config.top_k, min_p=config.min_p
-        )
-        stop_rule = StopRule(
-            end_token_ids=frozenset(policy.end_token_ids),
-            stop=tuple(config.stop),
-            max_new_tokens=config.max_new_tokens,
-            tokenizer=policy.tokenizer,
-        )
+        selection, stop_rule = selection_of(self.sampler), stop_rule_of(self.sampler, policy)
         if policy.packable:
             return self._decode(policy, prompts, selection, stop_rule, draws, finished, drawn)
         if not self._said:
@@ -89,7 +89,8 @@ class OpenNative:
                 f"sampler: native cannot run this model ({policy.packable_reason}); using generate()", file=sys.stderr
             )
             self._said = True
-        return generate_groups(policy, prompts, config.group_size, selection, stop_rule, draws, finished, drawn)
+        size = self.sampler.group_size
+        return generate_groups(policy, prompts, size, selection, stop_rule, draws, finished, drawn)
 
     def _decode(
         self,
@@ -102,11 +103,13 @@ class OpenNative:
         drawn: Drawn | None,
     ) -> list[RolloutGroup]:
         """With fewer rows at a time while memory runs out: a completion's random numbers do not depend on it."""
-        size = self.sampler.group_size
+        size, open_steps = self.sampler.group_size, self._steps_of(policy)
         while True:
             rows = self._max_rows or self.sampler.max_rows
             try:
-                return decode_groups(policy, prompts, size, selection, stop_rule, draws, rows, finished, drawn)
+                return decode_groups(
+                    policy, prompts, size, selection, stop_rule, draws, rows, open_steps, finished, drawn
+                )
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -120,3 +123,26 @@ class OpenNative:
                 )
             self._max_rows = max(size, used // 2)
             warn(f"memory ran out in the rollout; the same prompts again with sampler.max_rows={self._max_rows}")
+
+    def _steps_of(self, policy: Policy) -> OpenSteps:
+        """Compiled decoding where it is possible, unless the configuration says otherwise."""
+        if self._decided is None or self._decided[0] is not policy:
+            name, steps = "torch", torch_steps
+            if self.sampler.decoding != "torch":
+                try:
+                    compiled = CompiledDecoding.of(policy)
+                    name, steps = compiled.name, compiled.open_steps
+                except (Uncompiled, Unlike) as reason:
+                    self._not_compiled(str(reason), policy)
+            if self._decoding not in (None, name):
+                warn("tokens may differ from here on: the rollouts before were decoded by other code")
+            self._decided, self._decoding = (policy, steps), name
+        return self._decided[1]
+
+    def _not_compiled(self, reason: str, policy: Policy) -> None:
+        if self.sampler.decoding == "compiled":
+            raise ConfigError(
+                f"`sampler.decoding`: compiled is not possible here: {reason}. auto decodes in torch then, and so does torch."
+            )
+        if policy.device.type == "cpu":
+            print(f"sampler: decoding in torch, which is slower than compiled code: {reason}", file=sys.stderr)

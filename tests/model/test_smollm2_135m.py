@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from pggrpo_cli.cache import cache_folder
 from pggrpo_cli.errors import ConfigError
-from pggrpo_cli.model.smollm2_135m import Smollm2135m, cache_folder
+from pggrpo_cli.model.smollm2_135m import Smollm2135m
 from tests.conftest import tiny_model
 
 

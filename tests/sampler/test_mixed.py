@@ -21,7 +21,7 @@ from tests.conftest import random_prompts
 
 DRAWS = DrawKey(seed=1, purpose="rollout", step=1)
 SHARED = {"group_size": 3, "max_new_tokens": 5, "temperature": 1.0}
-ONLINE = Native(top_p=1.0, top_k=0, min_p=0.0, stop=[], max_rows=256, **SHARED)
+ONLINE = Native(top_p=1.0, top_k=0, min_p=0.0, stop=[], max_rows=256, decoding="auto", **SHARED)
 MIXED = Mixed(online=ONLINE, **SHARED)
 
 
@@ -68,7 +68,7 @@ def test_only_given_rows(policy: Policy, context: RunContext, prompts: list[Prom
     with MIXED.open(context) as sampler:
         (group,) = sampler.sample(policy, prompts[:1], DRAWS)
         sampler.load({"max_rows": 5})
-        assert sampler.state() == {"max_rows": 5}
+        assert sampler.state() == {"max_rows": 5, "decoding": "torch"}
     assert [rollout.finish_reason for rollout in group.rollouts] == ["offline"] * 2
 
 
