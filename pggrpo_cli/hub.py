@@ -75,8 +75,8 @@ class Reading:
 
 
 def reading(name: str, revision: str | None) -> Reading:
-    """Of the folder or hub id `name`."""
-    local = os.path.isdir(name)
+    """Of the folder, file or hub id `name`."""
+    local = os.path.exists(name)
     away = None if local else unreachable()
     options: dict[str, Any] = {"trust_remote_code": False}
     if revision is not None:
