@@ -33,12 +33,11 @@ def unreachable() -> str | None:
         return None
     began = time.monotonic()
     while True:
+        asked = time.monotonic()
         try:
             get_session().head(constants.ENDPOINT, timeout=SLOW_S)
-        except (
-            Exception
-        ) as error:  # of a library behind the hub's, which has changed; what lies below it is the system's
-            reason = _no_way(error)
+        except Exception as error:  # of the library's library, which has changed; below it lies the system's own
+            reason = _no_way(error, time.monotonic() - asked)
         else:
             return None
         if reason is None or time.monotonic() - began + PAUSE_S > TRY_FOR_S:
@@ -46,10 +45,12 @@ def unreachable() -> str | None:
         time.sleep(PAUSE_S)
 
 
-def _no_way(error: BaseException | None) -> str | None:
-    """The system's own words for a host without address or a connection that nobody takes, anywhere below `error`."""
+def _no_way(error: BaseException | None, seconds: float) -> str | None:
+    """The system's own words for a host without address or a connection that nobody takes, anywhere below `error`. One that
+    came late is that of a host's last address, and an earlier one was slow."""
     while error is not None:
-        if isinstance(error, socket.gaierror) or (isinstance(error, OSError) and error.errno in NO_WAY):
+        late = seconds >= SLOW_S
+        if isinstance(error, socket.gaierror) or (isinstance(error, OSError) and error.errno in NO_WAY and not late):
             return str(error.strerror or error)
         error = error.__cause__ or error.__context__
     return None

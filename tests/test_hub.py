@@ -149,6 +149,15 @@ def test_away_is_not_slow(answers: list[Exception | None], said: str | None, mon
     assert found is None if said is None else said in str(found)
 
 
+def test_another_address_that_is_out_of_reach_is_no_word_on_a_slow_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.utils.get_session", session(OSError(errno.ENETUNREACH, "No way by IPv6")))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub, "TRY_FOR_S", 0.1)
+    assert hub.unreachable() is not None
+    monkeypatch.setattr(hub, "SLOW_S", 0.0)
+    assert hub.unreachable() is None
+
+
 def test_a_hub_switched_off_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.utils.get_session", session(socket.gaierror(-2, "Name not known")))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
