@@ -29,6 +29,7 @@ from pggrpo_cli.interruption import Interruption
 from pggrpo_cli.loading import held_out_sampler, load_policy, render
 from pggrpo_cli.loggers import Loggers, open_loggers
 from pggrpo_cli.memory import resident_bytes
+from pggrpo_cli.model_files import reward_model_files
 from pggrpo_cli.origin import model_digest, prompts_digest, refuse_other_origin
 from pggrpo_cli.parts import some_of_each_part
 from pggrpo_cli.planning.memory_facts import estimate_memory
@@ -172,6 +173,7 @@ class _Build:
         origin = {
             "data": prompts_digest(rendered.prompts),
             "model": model_digest(policy.module.named_parameters()),
+            **reward_model_files(config.reward),
         }
         if evaluation is not None:
             origin["held-out data"] = prompts_digest(evaluation.prompts)

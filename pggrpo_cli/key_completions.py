@@ -60,6 +60,19 @@ def overrides(name: str, words: Sequence[str], folders: Sequence[Path], word: st
     return [(f"{prefix}{one}", what) for one, what in typed]
 
 
+def known_keys(name: str, words: Sequence[str]) -> list[str]:
+    """The dotted keys of what `words` compose, as far as our own files tell, without those of whole sections."""
+    return list(_leaves(_configuration(name, words, groups()).tree, ""))
+
+
+def _leaves(node: Mapping[str, Any], prefix: str) -> Iterable[str]:
+    for key, value in node.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        elif not str(key).startswith("_"):
+            yield f"{prefix}{key}"
+
+
 def _options(group: str, value: str, files: Mapping[str, Path]) -> Iterable[Candidate]:
     """In a list, and in a sweep, behind the last comma."""
     done = re.match(r"(.*[\[,])?", value)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pggrpo_cli.errors import ConfigError
+from pggrpo_cli.hub import reading
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,13 +67,11 @@ def model_config(path: str, revision: str | None, key: str) -> Any:
 
     local = Path(path).expanduser()
     name = str(local) if local.exists() else path
-    options: dict[str, Any] = {"trust_remote_code": False} | ({} if revision is None else {"revision": revision})
-    options |= {"local_files_only": True} if local.exists() else {}
+    source = reading(name, revision)
     try:
-        return AutoConfig.from_pretrained(name, **options)
+        return AutoConfig.from_pretrained(name, **source.options)
     except (OSError, ValueError, RuntimeError, ImportError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ConfigError(f"`{key}`: cannot read the config of {path!r}: {reason}") from error
+        raise ConfigError(f"`{key}`: cannot read the config of {path!r}: {source.reason(error)}") from error
 
 
 def context_length(config: Any) -> int:
@@ -93,16 +91,16 @@ def end_token_ids(generation_config: Any, tokenizer: Any) -> tuple[int, ...]:
 def _from_pretrained(name: str, revision: str | None, key: str, gguf_file: str | None = None) -> ModelOutline:
     from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
-    options: dict[str, Any] = {"trust_remote_code": False}
-    options |= {} if revision is None else {"revision": revision}
-    options |= {"local_files_only": True} if os.path.isdir(name) else {}
+    source = reading(name, revision)
+    options = source.options
     of_file = {} if gguf_file is None else {"gguf_file": gguf_file}
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **options, **of_file)
         config = AutoConfig.from_pretrained(name, **options, **of_file)
     except (OSError, ValueError, RuntimeError, ImportError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ConfigError(f"`{key}`: cannot read the tokenizer and config of {name!r}: {reason}") from error
+        raise ConfigError(
+            f"`{key}`: cannot read the tokenizer and config of {name!r}: {source.reason(error)}"
+        ) from error
     try:
         generation_config = GenerationConfig.from_pretrained(name, **options)
     except OSError:  # a model need not have one; then its configuration says what ends a text, as for the model itself

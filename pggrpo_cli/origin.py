@@ -52,6 +52,8 @@ _PARTS = {
         ("reference.device",),
     ),
 }
+_OTHER_SCORES = "the model's files have changed since this run began, and its scores with them"
+"""Of a reward's key that names a model on disk (model_files.py)."""
 
 
 def prompts_digest(prompts: Sequence[Prompt]) -> str:
@@ -79,8 +81,10 @@ def model_digest(parameters: Iterable[tuple[str, torch.Tensor]]) -> str:
 
 
 def refuse_other_origin(before: Mapping[str, str], now: Mapping[str, str], allow_changed: Sequence[str]) -> None:
-    """Raises ConfigError if a run would go on with other prompts or from another model than it began with."""
-    for name, part in _PARTS.items():
+    """Raises ConfigError if a run would go on with other prompts, from another model or with other reward models than it
+    began with."""
+    parts = _PARTS | {name: _Part(_OTHER_SCORES, (name,)) for name in now if name.startswith("reward.")}
+    for name, part in parts.items():
         if name not in before or name not in now or before[name] == now[name]:
             continue
         if not any(_touches(key, part.moved_by) and not _below(key, part.not_by) for key in allow_changed):

@@ -13,6 +13,7 @@ import torch
 
 from pggrpo_cli.data_files import is_local
 from pggrpo_cli.errors import ConfigError
+from pggrpo_cli.hub import reading
 from pggrpo_cli.policy import LoadedModel
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
@@ -118,13 +119,8 @@ def _from_pretrained(
     import transformers
 
     transformers.utils.logging.disable_progress_bar()  # it would tear the display
-    options: dict[str, Any] = {"trust_remote_code": False}
-    if revision is not None:
-        options["revision"] = revision
-    if os.path.isdir(name):
-        options["local_files_only"] = True
-    if gguf_file is not None:
-        options["gguf_file"] = gguf_file
+    source = reading(name, revision)
+    options = source.options | ({} if gguf_file is None else {"gguf_file": gguf_file})
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(name, **options)
         with _unreported():
@@ -136,9 +132,8 @@ def _from_pretrained(
                 **options,
             )
     except (OSError, ValueError, RuntimeError, ImportError) as error:
-        reason = " ".join(str(error).split())[:300]
         hint = "" if os.path.isdir(name) else " If it is meant as a folder, no such folder exists here."
-        raise ConfigError(f"`{key}`: cannot load {name!r}: {reason}{hint}") from error
+        raise ConfigError(f"`{key}`: cannot load {name!r}: {source.reason(error)}{hint}") from error
     if gguf_file is None:
         _refuse_incomplete(name, key, kind, module, sorted(info["missing_keys"]))
     return LoadedModel(module=module, tokenizer=tokenizer, source=name)

@@ -11,6 +11,7 @@ from pggrpo_cli import train
 from pggrpo_cli.check import check
 from pggrpo_cli.composing import compose
 from pggrpo_cli.config import conf_dir
+from tests.tracking.fake_library import need
 
 EXPERIMENTS = sorted(file.stem for file in (conf_dir() / "experiment").glob("*.yaml"))
 NEEDS = {
@@ -29,7 +30,7 @@ SHORT = [*TINY, "sampler.max_new_tokens=6", "evaluation.every=2", "evaluation.nu
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_is_whole(name: str) -> None:
     if name.startswith("tune_"):
-        pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="pip install 'pggrpo[optuna]'")
+        need("hydra_plugins.hydra_optuna_sweeper")
     check(compose("train", [f"experiment={name}", *NEEDS.get(name, [])]))
 
 

@@ -13,7 +13,7 @@ from pggrpo_cli.errors import ConfigError, StoppedEarly
 from pggrpo_cli.interruption import Interruption
 from pggrpo_cli.origin import model_digest, prompts_digest, refuse_other_origin
 from pggrpo_cli.types import Prompt, Row
-from tests.conftest import tiny_policy
+from tests.conftest import save_classifier, tiny_policy
 from tests.test_exact_resume import config
 
 pytestmark = pytest.mark.fault("T9")
@@ -111,6 +111,26 @@ def test_held_out_rows_and_the_reference_count_too(tmp_path: Path) -> None:
                 refuse_other_origin(origin, now, allowed)
         refuse_other_origin(origin, now, [key])
         refuse_other_origin(origin, now, [helps])
+
+
+def test_a_reward_model_whose_files_changed(tmp_path: Path) -> None:
+    scorer, run = tmp_path / "scorer", tmp_path / "run"
+    run.mkdir()
+    save_classifier(scorer)
+    line = ["reward=reward_model", f"reward.reward_model.path={scorer}", "sampler.max_new_tokens=4"]
+    run_training(config(line, 1), run, None, Interruption())
+    run_training(config(line, 2), run, find_checkpoint(run), Interruption())
+    file = scorer / "model.safetensors"
+    weights = file.read_bytes()
+    file.write_bytes(weights[:-4] + bytes([weights[-4] ^ 1]) + weights[-3:])
+    for other in ("reward.reward_model.dtype", "data"):
+        words = [*line, f"resume.allow_changed=[{other}]"]
+        with pytest.raises(ConfigError, match=r"`reward.reward_model.path`: the model's files have changed since .*"):
+            run_training(config(words, 3), run, find_checkpoint(run), Interruption())
+    run_training(config([*line, "resume.allow_changed=[reward]"], 3), run, find_checkpoint(run), Interruption())
+    run_training(
+        config(line, 4), run, find_checkpoint(run), Interruption()
+    )  # what was allowed is the run's from then on
 
 
 def test_a_run_notes_them_all_and_a_refusal_leaves_it_as_it_was(tmp_path: Path) -> None:

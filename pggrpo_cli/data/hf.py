@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from pggrpo_cli.errors import ConfigError
 from pggrpo_cli.filters import Sieve
+from pggrpo_cli.hub import datasets_from_cache, not_cached, unreachable
 from pggrpo_cli.lazy_rows import TableRows, lazily, selected
 from pggrpo_cli.nested import plain
 from pggrpo_cli.ranges import Range
@@ -58,6 +59,7 @@ class Hf:
         if looks_local and not local.exists():
             raise ConfigError(f"`data.path`: {self.path} does not exist.")
         datasets.disable_progress_bars()
+        away = None
         try:
             if local.is_dir() and ((local / "state.json").exists() or (local / "dataset_dict.json").exists()):
                 loaded = datasets.load_from_disk(str(local))
@@ -69,9 +71,14 @@ class Hf:
                     raise ConfigError(f"`data.path`: {self.path}: allowed are {', '.join(sorted(READERS))} files.")
                 # The one split of a file is called train; train[:80%] and train[80%:] divide it.
                 return datasets.load_dataset(READERS[local.suffix], data_files={"train": str(local)}, split=split)
-            return datasets.load_dataset(self.path, self.name, split=split)
+            if not local.is_dir():
+                away = unreachable()
+            with datasets_from_cache(datasets, away):
+                return datasets.load_dataset(self.path, self.name, split=split)
         except ConfigError:
             raise
         except (OSError, ValueError, KeyError, RuntimeError, datasets.exceptions.DatasetsError) as error:
             reason = f"there is no split {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:300]
+            if away is not None and isinstance(error, OSError):
+                reason = not_cached(away)
             raise ConfigError(f"`data.path`: cannot read {self.path!r} (split {split!r}): {reason}") from error

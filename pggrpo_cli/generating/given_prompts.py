@@ -13,7 +13,7 @@ from pggrpo_cli.data_files import existing_file
 from pggrpo_cli.errors import DataError, UsageError
 from pggrpo_cli.records import read_jsonl
 from pggrpo_cli.rows import row_maker
-from pggrpo_cli.suggestions import did_you_mean
+from pggrpo_cli.suggestions import nearest
 from pggrpo_cli.types import Row
 
 KEYS = ("name", "seed", "device", *SINGLE_GROUPS, *NAMED_GROUPS, *SECTIONS, "experiment", "debug")
@@ -24,7 +24,7 @@ ROWS = "3, 0:8, 5: or 0,2,7 (counted from 0)"
 
 def divided_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """(prompts, key=value): a word is an override if a key of the configuration stands before its first `=`, or a dotted
-    name. Raises UsageError for one word that nearly is one."""
+    name. Raises UsageError for one word that nearly is one, or lacks its section."""
     prompts: list[str] = []
     overrides: list[str] = []
     for word in words:
@@ -33,10 +33,24 @@ def divided_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
         if removed or (found and (found[1] in KEYS or found[2])):
             overrides.append(word)
             continue
-        if found and not re.search(r"\s", word) and (meant := did_you_mean(found[1], KEYS)):
-            raise UsageError(f"`{word}`: there is no key {found[1]}.{meant} If it is a prompt, write it behind --.")
+        if found and not re.search(r"\s", word) and (meant := _meant(found[1], words)):
+            raise UsageError(
+                f"`{word}`: there is no key {found[1]}. Did you mean {meant}? If it is a prompt, write it behind --."
+            )
         prompts.append(word)
     return prompts, overrides
+
+
+def _meant(name: str, words: Sequence[str]) -> str:
+    """Keys whose first or last part is `name` or nearly, with " or " between them: those of the sampler first."""
+    from pggrpo_cli.key_completions import known_keys
+
+    known = sorted(known_keys("train", words), key=lambda key: not key.startswith("sampler."))
+    last = {key: key.rpartition(".")[2] for key in known}
+    exact = [name] if name in last.values() else []
+    first = [] if exact else nearest(name, KEYS)
+    close = exact or first or nearest(name, dict.fromkeys(last.values()))
+    return " or ".join(first or [key for one in close for key in known if last[key] == one][:3])
 
 
 def rows_of_texts(texts: Sequence[str]) -> list[Row]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -51,8 +52,10 @@ class _OpenTensorBoard:
             return
         try:
             if self._writer is None:
-                # Steps after the checkpoint that were logged before the interruption are hidden, not doubled.
-                purge_step = step if self._resumed else None
+                if not self._resumed:
+                    self._forget()
+                # Steps that were logged before the interruption are hidden, not doubled, also in a TensorBoard that watches.
+                purge_step = step if self._resumed else 0
                 self._writer = self._writer_class(
                     str(self._folder), flush_secs=self._flush_seconds, purge_step=purge_step
                 )
@@ -62,6 +65,12 @@ class _OpenTensorBoard:
         except OSError as error:
             self._failed = True
             warn(f"tensorboard: {self._folder} cannot be written ({error}); training goes on without it")
+
+    def _forget(self) -> None:
+        """What a run that left no checkpoint has logged, as another one begins anew in its directory. Emptied, not deleted: a
+        TensorBoard that watches would wait for the end of a file that is gone."""
+        for file in self._folder.glob("events.out.tfevents.*"):
+            os.truncate(file, 0)
 
     def close(self) -> None:
         if self._writer is not None:

@@ -21,9 +21,24 @@ def test_prompts_are_told_from_overrides() -> None:
     assert overrides == [word for word in words if word not in prompts]
 
 
-def test_a_misspelt_key_is_no_prompt() -> None:
-    with pytest.raises(UsageError, match=r"`sampelr=x`: there is no key sampelr. Did you mean sampler\? .*behind --"):
-        divided_words(["sampelr=x"])
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("sampelr=x", "sampler"),
+        ("temperature=0.7", "sampler.temperature or evaluation.temperature"),
+        ("temprature=0.7", "sampler.temperature or evaluation.temperature"),
+        ("max_tokens=9", "sampler.max_new_tokens or evaluation.max_new_tokens or data.max_prompt_tokens"),
+        ("+lr=1", "optimizer.lr"),
+        ("cliphigh=1", "loss.clip_high"),
+    ],
+)
+def test_a_misspelt_key_is_no_prompt(word: str, meant: str) -> None:
+    name = word.strip("+").partition("=")[0]
+    with pytest.raises(UsageError) as refused:
+        divided_words(["Why?", word])
+    said = f"`{word}`: there is no key {name}. Did you mean {meant}? If it is a prompt, write it behind --."
+    assert str(refused.value) == said
+    assert divided_words([f"{word} in a sentence"]) == ([f"{word} in a sentence"], [])
 
 
 def test_lines_of_a_file(tmp_path: Path) -> None:
