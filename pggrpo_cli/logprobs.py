@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from pggrpo_cli.compiled.head import CompiledTiles
+from pggrpo_cli.compiled.update import library_or_none
 from pggrpo_cli.prepared import Product, prepared_product
 
 TILE_ROWS = 2048
@@ -49,14 +51,17 @@ class Head:
         """The head of these vocabulary entries alone."""
         return replace(self, weight=self.weight[part], bias=None if self.bias is None else self.bias[part])
 
-    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """hidden [T, d] → logits [T, V] in float32 or wider, before temperature."""
+    def products(self, hidden: torch.Tensor) -> torch.Tensor:
+        """hidden [T, d] → hidden · weightᵀ + bias [T, V] in `dtype`."""
         with torch.autocast(hidden.device.type, enabled=False):
             if self.product is not None:
-                logits = self.product(hidden)
-            else:
-                bias = None if self.bias is None else self.bias.to(self.dtype)
-                logits = F.linear(hidden.to(self.dtype), self.weight.to(self.dtype), bias)
+                return self.product(hidden)
+            bias = None if self.bias is None else self.bias.to(self.dtype)
+            return F.linear(hidden.to(self.dtype), self.weight.to(self.dtype), bias)
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """hidden [T, d] → logits [T, V] in float32 or wider, before temperature."""
+        logits = self.products(hidden)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if self.scale != 1:
             logits = logits * self.scale
@@ -98,15 +103,20 @@ class _TokenLogprobs(torch.autograd.Function):
         log_mass = hidden.new_empty(targets.shape, dtype=wide)
         chosen = hidden.new_empty(targets.shape, dtype=wide)
         entropies = hidden.new_empty(targets.shape if with_entropy else (0,), dtype=wide)
+        tiles = _compiled_tiles(head, wide, temperature, hidden.device)
         for rows in _slices(targets.shape[0], TILE_ROWS):
             sums = _Sums(low[rows].shape[0], wide, hidden.device, with_entropy)
             for columns in _column_slices(weight):
-                sums.add(_scaled(head.columns(columns), low[rows], temperature), targets[rows], columns)
+                part = head.columns(columns)
+                if tiles is None:
+                    sums.add(_scaled(part, low[rows], temperature), targets[rows], columns)
+                else:
+                    sums.add_compiled(tiles, part.products(low[rows]), targets[rows], columns)
             log_mass[rows], chosen[rows] = sums.log_mass, sums.chosen
             if with_entropy:
                 entropies[rows] = sums.entropies
         ctx.save_for_backward(low, weight, bias, targets, log_mass, entropies)
-        ctx.options = (head.softcap, head.scale, head.dtype, temperature, with_entropy, hidden.dtype)
+        ctx.options = (head.softcap, head.scale, head.dtype, temperature, with_entropy, hidden.dtype, tiles)
         ctx.set_materialize_grads(False)
         return chosen - log_mass, entropies
 
@@ -114,7 +124,7 @@ class _TokenLogprobs(torch.autograd.Function):
     def backward(ctx: Any, *grads: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
         grad_logprobs, grad_entropies = grads
         low, weight, bias, targets, log_mass, entropies = ctx.saved_tensors
-        softcap, scale, dtype, temperature, with_entropy, hidden_dtype = ctx.options
+        softcap, scale, dtype, temperature, with_entropy, hidden_dtype, tiles = ctx.options
         head = Head(weight, bias, softcap, dtype, scale).prepared()
         grad_hidden = torch.zeros(low.shape, dtype=torch.promote_types(hidden_dtype, torch.float32), device=low.device)
         grad_weight = torch.empty_like(weight) if targets.shape[0] else torch.zeros_like(weight)
@@ -126,20 +136,24 @@ class _TokenLogprobs(torch.autograd.Function):
             slope_of_logprob = None if grad_logprobs is None else grad_logprobs[rows, None]
             for columns in _column_slices(weight):
                 part = head.columns(columns)
-                scaled = _scaled(part, low[rows], temperature)
-                capped = scaled.clone() if softcap is not None else None
-                grad = _gradient(scaled.sub_(log_mass[rows, None]), slope_of_logprob, slope_of_entropy)
-                if slope_of_logprob is not None:
-                    _add_at_targets(grad, targets[rows], columns, slope_of_logprob)
-                if temperature != 1:
-                    grad.div_(temperature)
-                if capped is not None:
-                    grad.mul_(1 - (capped * (temperature / softcap)).square_())
-                if scale != 1:
-                    grad.mul_(scale)
-                if grad_bias is not None:
-                    grad_bias[columns] += grad.sum(0).to(grad_bias.dtype)
-                grad = grad.to(dtype)
+                if tiles is not None:
+                    slopes = (slope_of_logprob, slope_of_entropy)
+                    grad = tiles.gradient(part.products(low[rows]), targets[rows], columns, log_mass[rows], *slopes)
+                else:
+                    scaled = _scaled(part, low[rows], temperature)
+                    wide = _tile_gradient(
+                        scaled,
+                        part,
+                        temperature,
+                        log_mass[rows, None],
+                        slope_of_logprob,
+                        slope_of_entropy,
+                        targets[rows],
+                        columns,
+                    )
+                    if grad_bias is not None:
+                        grad_bias[columns] += wide.sum(0).to(grad_bias.dtype)
+                    grad = wide.to(dtype)
                 grad_hidden[rows] += grad @ part.weight
                 share = grad.t() @ low[rows]
                 if rows.start == 0:
@@ -174,6 +188,10 @@ class _Sums:
             self._mass = self._mass * shrink + masses.sum(1)
         self._largest = largest
 
+    def add_compiled(self, tiles: CompiledTiles, logits: torch.Tensor, targets: torch.Tensor, columns: slice) -> None:
+        """logits [R, columns] as the head's product left them."""
+        tiles.add(logits, targets, columns, self._largest, self._mass, self._moment, self.chosen)
+
     @property
     def log_mass(self) -> torch.Tensor:
         return self._largest + self._mass.log()
@@ -184,9 +202,41 @@ class _Sums:
         return self._mass.log() - self._moment / self._mass
 
 
+def _compiled_tiles(head: Head, wide: torch.dtype, temperature: float, device: torch.device) -> CompiledTiles | None:
+    """None where torch computes the tiles: no library, or what head.c does not do."""
+    if head.softcap is not None or head.bias is not None or wide != torch.float32:
+        return None
+    library = library_or_none(head.dtype, device)
+    return None if library is None else CompiledTiles(library, head.scale / temperature)
+
+
 def _scaled(head: Head, low: torch.Tensor, temperature: float) -> torch.Tensor:
     logits = head.logits(low)
     return logits if temperature == 1 else logits.div_(temperature)
+
+
+def _tile_gradient(
+    scaled: torch.Tensor,
+    head: Head,
+    temperature: float,
+    log_mass: torch.Tensor,
+    slope_of_logprob: torch.Tensor | None,
+    slope_of_entropy: tuple[torch.Tensor, torch.Tensor] | None,
+    targets: torch.Tensor,
+    columns: slice,
+) -> torch.Tensor:
+    """Of the logits before softcap and scale; scaled [R, columns] (overwritten)."""
+    capped = scaled.clone() if head.softcap is not None else None
+    grad = _gradient(scaled.sub_(log_mass), slope_of_logprob, slope_of_entropy)
+    if slope_of_logprob is not None:
+        _add_at_targets(grad, targets, columns, slope_of_logprob)
+    if temperature != 1:
+        grad.div_(temperature)
+    if capped is not None and head.softcap is not None:
+        grad.mul_(1 - (capped * (temperature / head.softcap)).square_())
+    if head.scale != 1:
+        grad.mul_(head.scale)
+    return grad
 
 
 def _gradient(

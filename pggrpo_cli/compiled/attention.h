@@ -36,16 +36,6 @@ INLINE void scored(const int stacked, const number *query, const number *keys, i
     }
 }
 
-INLINE wide values_at(const number *from) {
-#if BFLOAT16
-    __m256i narrow;
-    memcpy(&narrow, from, 32);
-    return (wide)_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(narrow), 16));
-#else
-    return load(from);
-#endif
-}
-
 /* output[g][size] += Σ_j weights[g][j] · values[j]; size a multiple of 16 */
 INLINE void weighed(const int stacked, const float *weights, int64_t stride, const number *values, int64_t length,
                     int64_t size, float *output) {

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pggrpo_cli.cache import cache_folder
 
-SOURCES = ("decode.c", "choose.c")
+SOURCES = ("decode.c", "choose.c", "head.c")
 HEADERS = ("vectors.h", "products.h", "attention.h")
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fPIC", "-std=gnu11")
 SECONDS = 120
@@ -89,6 +89,8 @@ def library(*, bfloat16: bool) -> ctypes.CDLL:
         "scratch_floats": [ctypes.POINTER(Model), whole],
         "decode": [ctypes.POINTER(Model), ctypes.POINTER(Tokens), *[address] * 3],
         "pack": [address, whole, whole, address, whole, whole, whole],
+        "head_sums": [address, *[whole] * 3, address, ctypes.c_float, *[address] * 4, whole],
+        "head_gradient": [address, *[whole] * 3, address, ctypes.c_float, *[address] * 4, whole],
         "choose": [address, whole, whole, ctypes.c_float, address, ctypes.POINTER(Draw), whole, address, address],
     }.items():
         getattr(loaded, name).argtypes = kinds

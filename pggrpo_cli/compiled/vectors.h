@@ -54,6 +54,25 @@ INLINE number rounded(float x) {
 #endif
 }
 
+INLINE wide values_at(const number *from) {
+#if BFLOAT16
+    __m256i narrow;
+    memcpy(&narrow, from, 32);
+    return (wide)_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(narrow), 16));
+#else
+    return load(from);
+#endif
+}
+
+INLINE void narrow(number *to, wide v) {
+#if BFLOAT16
+    __m256bh narrowed = _mm512_cvtneps_pbh((__m512)v);
+    memcpy(to, &narrowed, 32);
+#else
+    store(to, v);
+#endif
+}
+
 INLINE float through(float x) { return as_float(rounded(x)); }
 
 /* exp for x ≤ 0 or small, 2 units in the last place: 2^n · 2^f, f in [−½, ½] */

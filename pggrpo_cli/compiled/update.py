@@ -1,0 +1,42 @@
+"""Whether the update (forward and backward of policy and reference) is computed by compiled code, and by which."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import lru_cache
+
+import torch
+
+from pggrpo_cli.compiled.library import Uncompiled, library
+
+_WANTED: ContextVar[bool] = ContextVar("compiled code wanted", default=True)
+
+
+def library_or_none(dtype: torch.dtype, device: torch.device) -> ctypes.CDLL | None:
+    """For products in `dtype` on `device`; None: torch computes, as it does where there is no compiler."""
+    if device.type != "cpu" or not _WANTED.get():
+        return None
+    return _library(dtype)
+
+
+@contextmanager
+def in_torch() -> Iterator[None]:
+    """Without compiled code, to compare with. A backward computes as its forward did."""
+    token = _WANTED.set(False)
+    try:
+        yield
+    finally:
+        _WANTED.reset(token)
+
+
+@lru_cache(maxsize=4)
+def _library(dtype: torch.dtype) -> ctypes.CDLL | None:
+    if dtype not in (torch.float32, torch.bfloat16):
+        return None
+    try:
+        return library(bfloat16=dtype == torch.bfloat16)
+    except Uncompiled:
+        return None
