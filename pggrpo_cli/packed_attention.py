@@ -13,6 +13,8 @@ from typing import Any
 import torch
 
 from pggrpo_cli.attention import Heads, attend
+from pggrpo_cli.compiled.packed import CompiledPacked, packed_attention
+from pggrpo_cli.compiled.update import library_or_none
 
 BLOCK_ELEMENTS = 4 << 20
 """Attention weights that one kernel call, or the backward, holds at a time."""
@@ -103,16 +105,31 @@ class PackedPlan:
     values: list[torch.Tensor] = field(default_factory=list)
     _rectangles: list[_Rectangle] = field(default_factory=list)
     _masks: dict[tuple[int, int, int, int | None], torch.Tensor] = field(default_factory=dict)
+    _compiled: CompiledPacked | None = None
 
     def attend(self, heads: Heads) -> torch.Tensor:
         query, key, value = (part.to(self.dtype) for part in (heads.query, heads.key, heads.value))
         if self.collect:
             self.keys.append(key)
             self.values.append(value)
-        out: torch.Tensor = _PackedAttention.apply(
-            query.transpose(0, 1), key.transpose(0, 1), value.transpose(0, 1), self, heads
-        )
+        flat = (query.transpose(0, 1), key.transpose(0, 1), value.transpose(0, 1))
+        compiled = self._compiled_for(heads)
+        if compiled is not None:
+            return packed_attention(*flat, compiled, heads.scaling).transpose(0, 1)
+        out: torch.Tensor = _PackedAttention.apply(*flat, self, heads)
         return out.transpose(0, 1)
+
+    def _compiled_for(self, heads: Heads) -> CompiledPacked | None:
+        """None where torch computes: no library, or what packed_attention.c does not do."""
+        size = heads.query.shape[-1]
+        if heads.softcap is not None or heads.sliding_window is not None or heads.value.shape[-1] != size or size % 2:
+            return None
+        library = library_or_none(self.dtype, heads.query.device)
+        if library is None:
+            return None
+        if self._compiled is None:
+            self._compiled = CompiledPacked.of(library, self.groups)
+        return self._compiled
 
     def rectangles(self, num_heads: int, device: torch.device) -> list[_Rectangle]:
         """Each group's prompt, and its completions, in the order of the flat row."""

@@ -12,16 +12,11 @@ INLINE wide values_of(const number *from, int64_t left) {
     return values_at(padded);
 }
 
-INLINE wide_int before(int64_t left) {
-    const wide_int lanes = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    return lanes < (int32_t)(left < WIDTH ? left : WIDTH);
-}
-
 INLINE float largest_of(const number *logits, int64_t columns, float factor) {
     wide most = all(-INFINITY);
     for (int64_t i = 0; i < columns; i += WIDTH) {
         wide z = values_of(logits + i, columns - i) * factor;
-        most = chosen((z > most) & before(columns - i), z, most);
+        most = chosen((z > most) & lanes_before(columns - i), z, most);
     }
     float lanes[WIDTH], largest = -INFINITY;
     store(lanes, most);
@@ -39,7 +34,7 @@ INLINE void masses_of(const number *logits, int64_t columns, float factor, float
     }
     if (i < columns) {
         wide below = values_of(logits + i, columns - i) * factor - largest;
-        wide e = chosen(before(columns - i), exponential(below), all(0));
+        wide e = chosen(lanes_before(columns - i), exponential(below), all(0));
         masses += e, moments += e * below;
     }
     *mass = sum_of(masses), *moment = sum_of(moments);

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from pggrpo_cli.cache import cache_folder
 
-SOURCES = ("decode.c", "choose.c", "head.c")
-HEADERS = ("vectors.h", "products.h", "attention.h")
+SOURCES = ("decode.c", "choose.c", "head.c", "packed_attention.c")
+HEADERS = ("vectors.h", "products.h", "attention.h", "tiles.h", "packed.h")
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fPIC", "-std=gnu11")
 SECONDS = 120
 """For one call of the compiler."""
@@ -91,6 +91,8 @@ def library(*, bfloat16: bool) -> ctypes.CDLL:
         "pack": [address, whole, whole, address, whole, whole, whole],
         "head_sums": [address, *[whole] * 3, address, ctypes.c_float, *[address] * 4, whole],
         "head_gradient": [address, *[whole] * 3, address, ctypes.c_float, *[address] * 4, whole],
+        "packed_attention": [address] * 6,
+        "packed_attention_gradients": [address] * 10,
         "choose": [address, whole, whole, ctypes.c_float, address, ctypes.POINTER(Draw), whole, address, address],
     }.items():
         getattr(loaded, name).argtypes = kinds

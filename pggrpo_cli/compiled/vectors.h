@@ -29,6 +29,12 @@ INLINE void store(float *to, wide v) { memcpy(to, &v, sizeof v); }
 INLINE wide all(float x) { return (wide){0} + x; }
 INLINE wide chosen(wide_int where, wide yes, wide no) { return (wide)(((wide_int)yes & where) | ((wide_int)no & ~where)); }
 
+/* −1 in the first `left` lanes, 0 behind them */
+INLINE wide_int lanes_before(int64_t left) {
+    const wide_int lanes = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    return lanes < (int32_t)(left < WIDTH ? left : WIDTH);
+}
+
 INLINE int64_t padded_to_width(int64_t size) { return (size + WIDTH - 1) / WIDTH * WIDTH; }
 
 INLINE float as_float(number x) {
