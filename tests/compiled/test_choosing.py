@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from pggrpo_cli.compiled.choosing import choose
+from pggrpo_cli.engine import draws
 from pggrpo_cli.engine.draws import position_keys, row_key
 from pggrpo_cli.engine.selection import Selection
 from pggrpo_cli.types import DrawKey
@@ -60,6 +61,17 @@ def test_of_equal_logits_the_first_is_the_largest() -> None:
     logits[1, 300:] = 1
     logits[2, [699, 17]] = 2
     assert chosen(logits, temperature=0.0)[0].tolist() == [0, 300, 17]
+
+
+def test_of_equal_logits_the_first_have_numbers_of_their_own() -> None:
+    tokens, _ = chosen(torch.zeros(300, 600))
+    scores = draws._gumbel(keys(300)[:, None], torch.arange(256))
+    rest = torch.log(torch.tensor(344.0)) + draws._gumbel(keys(300), torch.full((300,), 600))
+    best, first = scores.max(1)
+    own = best > rest
+    assert 0.3 < own.float().mean() < 0.6
+    assert torch.equal(tokens[own], first[own])
+    assert bool((tokens[~own] >= 256).all())
 
 
 def test_what_cannot_be_is_not_drawn() -> None:
