@@ -83,7 +83,7 @@ def _status(arguments: list[str]) -> int:
 def _table(path: Path, states: Sequence[JobState], *, at_work: bool) -> list[str]:
     from pggrpo_cli.printable import one_line
     from pggrpo_cli.sweep.display import as_rows, counted, fitted, line_width, lines_of
-    from pggrpo_cli.sweep.jobs import telling
+    from pggrpo_cli.sweep.words import telling
 
     words = dict(zip((one.job.number for one in states), telling([one.job.overrides for one in states]), strict=True))
     rows, width = as_rows(states, words), line_width()

@@ -22,6 +22,7 @@ from pggrpo_cli.sweep.jobs import Check, Job, all_jobs, chosen_beforehand
 from pggrpo_cli.sweep.launcher import known_to_hydra
 from pggrpo_cli.sweep.processes import Ended
 from pggrpo_cli.sweep.record import Record, begun, folder_word, read_record
+from pggrpo_cli.sweep.searching import at_home
 from pggrpo_cli.sweep.states import JobState, found_states, refuse_unknown_metric, states_of
 from pggrpo_cli.sweep.trust import resume_command
 
@@ -54,12 +55,13 @@ def run_sweep(
         fixed = [*asked.overrides, folder_word(folder), "hydra.mode=MULTIRUN"]
         task_of_a_job = SweepTask(task=task, check=check, searches=not beforehand)
         try:
-            with known_to_hydra(str(cfg.hydra.launcher.get("_target_"))) as ended:
+            sweeper = str(cfg.hydra.sweeper.get("_target_"))
+            with known_to_hydra(str(cfg.hydra.launcher.get("_target_"))) as ended, at_home(sweeper):
                 hydra.multirun(config_name=asked.config_name, task_function=task_of_a_job, overrides=fixed)
         except SweepStopped as stopped:
             again = resume_command(read_record(Path(folder).absolute()))
             raise StoppedEarly(f"{stopped} Go on with the sweep: {again}") from None
-        except JobFailed as failed:  # a sweeper that bears no more failures
+        except JobFailed as failed:  # a sweeper that bears no more failures, or has nothing to choose of
             print(f"the search ended: {failed}", file=sys.stderr, flush=True)
         except Exception as error:
             raise _of_a_plugin(error) from error
