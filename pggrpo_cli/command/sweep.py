@@ -132,6 +132,10 @@ def _resume(arguments: list[str]) -> int:
     for word in arguments:
         if word.startswith("-"):
             raise UsageError(f"`{word}`: there is no such option. See pggrpo sweep --help.")
+        if word.partition("=")[0] == "hydra.sweep.dir":
+            raise UsageError(
+                "`hydra.sweep.dir`: a sweep goes on where it lies. To have it elsewhere, move the folder first."
+            )
     if not arguments or "=" in arguments[0]:
         word = arguments[0] if arguments else "pggrpo sweep resume"
         raise UsageError(f"`{word}`: the folder of the sweep comes first: pggrpo sweep resume DIR [key=value …].")

@@ -20,12 +20,14 @@ from omegaconf import DictConfig, OmegaConf
 from pggrpo_cli import run_directory as runs
 from pggrpo_cli.errors import ConfigError, StoppedEarly
 from pggrpo_cli.sweep.display import SweepDisplay, as_rows, opened
+from pggrpo_cli.sweep.going_on import refuse_fewer_steps, refuse_other_job
 from pggrpo_cli.sweep.job import JobFailed, SweepStopped, SweepTask, note_failure
 from pggrpo_cli.sweep.jobs import Job, as_hydras, checked_job, job_config
 from pggrpo_cli.sweep.processes import Ended, Order, Processes, command_of
-from pggrpo_cli.sweep.record import Record, read_record, refuse_other_job
+from pggrpo_cli.sweep.record import Record, read_record
 from pggrpo_cli.sweep.shares import Shares, shares
 from pggrpo_cli.sweep.states import refuse_unknown_metric, state_of_job, states_of
+from pggrpo_cli.sweep.trust import resume_command
 from pggrpo_cli.sweep.words import telling
 
 TARGET = f"{__name__}.ProcessLauncher"
@@ -100,6 +102,8 @@ class ProcessLauncher(Launcher):
         if self._task.searches and any(_taken(record, job) for job in jobs):
             self._shift = max(record.jobs, default=-1) + 1 - first
             jobs = self._jobs(record, job_overrides, first + self._shift)
+        if self._task.searches:
+            refuse_fewer_steps(record, jobs)
         others = [job.overrides for job in record.jobs.values()] if self._task.searches else []
         texts = telling([*others, *(job.overrides for job in jobs)])[len(others) :]
         loader, config = self._context.config_loader, self._config
@@ -144,7 +148,8 @@ class ProcessLauncher(Launcher):
         print(_heading(len(left), share), flush=True)
         with opened(rows) as display:
             watcher = _Noting(display, {one.job.number: one for one in left}, self._context, self._task)
-            processes = Processes(share.at_a_time, watcher, _preemption_signals(one.job.config for one in left))
+            signals = _preemption_signals(one.job.config for one in left)
+            processes = Processes(share.at_a_time, watcher, signals, again=resume_command(record))
             codes = {one.number: one for one in processes.run(orders)}
         if processes.stopped_by is not None:
             unfinished = [one for one in left if not runs.nothing_left(one.path, one.job.config)]

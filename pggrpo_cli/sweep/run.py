@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +17,12 @@ from omegaconf import DictConfig
 from pggrpo_cli import run_directory as runs
 from pggrpo_cli.errors import ConfigError, PggrpoError, RunLockedError, StoppedEarly
 from pggrpo_cli.saying import saying
+from pggrpo_cli.sweep.going_on import begun
 from pggrpo_cli.sweep.job import JobFailed, SweepStopped, SweepTask
 from pggrpo_cli.sweep.jobs import Check, Job, all_jobs, chosen_beforehand
 from pggrpo_cli.sweep.launcher import known_to_hydra
 from pggrpo_cli.sweep.processes import Ended
-from pggrpo_cli.sweep.record import Record, begun, folder_word, read_record
+from pggrpo_cli.sweep.record import Record, folder_word, read_record
 from pggrpo_cli.sweep.searching import at_home
 from pggrpo_cli.sweep.states import JobState, found_states, refuse_unknown_metric, states_of
 from pggrpo_cli.sweep.trust import resume_command
@@ -38,6 +39,8 @@ class Asked:
     config_name: str
     config_dir: str | None
     overrides: list[str]
+    typed: Sequence[str] | None = None
+    """Of them, beside `pggrpo sweep resume DIR`; None: all of them."""
 
 
 def run_sweep(
@@ -50,7 +53,7 @@ def run_sweep(
         jobs = all_jobs(hydra.config_loader, cfg, check) if beforehand else []
     folder = str(cfg.hydra.sweep.dir)
     with _held(Path(folder)):
-        begun(_record(Path(folder), asked, jobs, beforehand=beforehand))
+        begun(_record(Path(folder), asked, jobs, beforehand=beforehand), asked.typed)
         # Fixed here, because Hydra composes again and ${now:} and ${run_suffix:} would give another folder.
         fixed = [*asked.overrides, folder_word(folder), "hydra.mode=MULTIRUN"]
         task_of_a_job = SweepTask(task=task, check=check, searches=not beforehand)

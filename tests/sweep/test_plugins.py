@@ -48,9 +48,9 @@ def seeds() -> dict[int, int]:
 
 
 def ordered(monkeypatch: pytest.MonkeyPatch, *places: int) -> None:
-    """The points of a grid come in that order; Optuna draws it, by no seed that it lets us set."""
+    """The points of a grid come in that order."""
     choose = SimpleNamespace(choice=lambda left: min(left, key=places.index))
-    monkeypatch.setattr("optuna.samplers._grid.random", choose)
+    monkeypatch.setattr("pggrpo_cli.sweep.searching.Random", lambda seed: choose)
 
 
 @pytest.mark.slow
@@ -150,6 +150,29 @@ def test_a_search_goes_on(search: Callable[..., int], capsys: pytest.CaptureFixt
     assert len(seeds()) == 9
     assert {number: seeds()[number] for number in first} == first
     assert [len(notes(Path("swept") / str(number))) for number in range(9)] == [1] * 9
+
+
+@pytest.mark.slow
+def test_a_grid_goes_on(search: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    assert search("hydra/sweeper/sampler=grid", "seed=choice(1,2,3,4,5,6)") == 0
+    first = seeds()
+    assert list(first.values()) != sorted(first.values())
+    assert main(["sweep", "resume", "swept"]) == 0
+    assert seeds() == first
+    assert capsys.readouterr().out.count("was done before") == 6
+
+
+@pytest.mark.slow
+def test_what_differs_of_a_search(search: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["hydra/sweeper/sampler=grid", "seed=choice(1,4)"]
+    assert search(*words) == 0
+    for word, said in (
+        ("loss.beta=0.5", "`loss.beta`: swept was begun without loss.beta=0.5. A sweep goes on with"),
+        ("trainer.max_steps=1", "`trainer.max_steps`: 1, and job 0 of swept is at step 2 already"),
+    ):
+        capsys.readouterr()
+        assert main(["sweep", "resume", "swept", word]) == 2
+        assert said in capsys.readouterr().err
 
 
 @pytest.mark.slow
