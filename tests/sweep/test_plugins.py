@@ -240,6 +240,7 @@ def test_examples_are_whole(tmp_path: Path) -> None:
     found = yaml.safe_load(slurm[1].partition("\n")[2])
     assert found["_target_"].endswith("SlurmLauncher")
     assert (found["gpus_per_node"], found["timeout_min"]) == (1, 720)
+    assert found["submitit_folder"] == "${hydra.sweep.dir}/.submitit/%j"
     assert joblib[0] == 0
     assert refused[0] == 2
     assert "'evel/reward' is no metric. Did you mean eval/reward" in refused[2]
