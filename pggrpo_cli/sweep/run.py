@@ -59,7 +59,7 @@ def run_sweep(
         task_of_a_job = SweepTask(task=task, check=check, searches=not beforehand)
         try:
             sweeper = str(cfg.hydra.sweeper.get("_target_"))
-            with known_to_hydra(str(cfg.hydra.launcher.get("_target_"))) as ended, at_home(sweeper):
+            with known_to_hydra(str(cfg.hydra.launcher.get("_target_"))) as ended, at_home(sweeper, Path(folder)):
                 hydra.multirun(config_name=asked.config_name, task_function=task_of_a_job, overrides=fixed)
         except SweepStopped as stopped:
             again = resume_command(read_record(Path(folder).absolute()))
@@ -77,7 +77,7 @@ def _of_a_plugin(error: Exception) -> Exception:
     modules = [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)]
     modules = modules[modules.index(__name__) + 1 :]
     plugin = next((one for one in modules if one.startswith("hydra_plugins.")), None)
-    ours = any(one.partition(".")[0] == "pggrpo_cli" for one in modules)
+    ours = any(one.partition(".")[0] == "pggrpo_cli" and one != at_home.__module__ for one in modules)
     is_bug = isinstance(error, (AssertionError, AttributeError, LookupError, NameError, TypeError))
     if plugin is None or ours or is_bug or isinstance(error, PggrpoError):
         return error

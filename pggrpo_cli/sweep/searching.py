@@ -6,23 +6,29 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from random import Random
+from typing import Any
+
+from omegaconf import OmegaConf
 
 from pggrpo_cli.printable import printable
 from pggrpo_cli.sweep.job import JobFailed
 from pggrpo_cli.warn import warn
 
 PLUGIN = "hydra_plugins.hydra_optuna_sweeper"
+RESULTS = "optimization_results.yaml"
+"""The plugin's name for it."""
 
 
 @contextmanager
-def at_home(sweeper: str) -> Iterator[None]:
-    """Within, the search of the class `sweeper` ends as ours do, and speaks as we do; other sweepers are left alone. Raises
-    JobFailed where no trial came to a value."""
+def at_home(sweeper: str, folder: Path) -> Iterator[None]:
+    """Within, the search of the class `sweeper` in `folder` ends as ours do, and speaks as we do; other sweepers are left alone.
+    Raises JobFailed where no trial came to a value, and of a job that failed where the sweeper bears no more."""
     if not sweeper.startswith(f"{PLUGIN}."):
         yield
         return
-    with _asked_and_told(), _grids_in_one_order(), _in_our_words():
+    with _asked_and_told(), _grids_in_one_order(), _in_our_words(), _best_is_written(folder):
         try:
             yield
         except ValueError as error:
@@ -57,6 +63,31 @@ def _grids_in_one_order() -> Iterator[None]:
         yield
     finally:
         _grid.random = former
+
+
+@contextmanager
+def _best_is_written(folder: Path) -> Iterator[None]:
+    """The plugin writes the best trial when all are done. A search that a failed job ends has one as well, and the failed job
+    may have been its last."""
+    import optuna
+
+    former, studies = optuna.create_study, list[Any]()
+
+    def create_study(**given: Any) -> Any:
+        studies.append(former(**given))
+        return studies[-1]
+
+    optuna.create_study = create_study
+    try:
+        yield
+    except JobFailed:
+        for study in studies:
+            if any(trial.state is optuna.trial.TrialState.COMPLETE for trial in study.trials):
+                best = {"name": "optuna", "best_params": study.best_trial.params, "best_value": study.best_trial.value}
+                OmegaConf.save(OmegaConf.create(best), folder / RESULTS)
+        raise
+    finally:
+        optuna.create_study = former
 
 
 @contextmanager

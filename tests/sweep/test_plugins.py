@@ -93,17 +93,27 @@ def test_a_search_of_which_nothing_came(search: Callable[..., int], capsys: pyte
 
 
 @pytest.mark.slow
-def test_a_search_that_bears_no_failure(search: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
-    assert (
-        search(
-            "hydra/sweeper/sampler=grid", "seed=choice(1,4)", "hydra.sweeper.n_jobs=1", seed1="killed", seed4="killed"
-        )
-        == 137
-    )
+@pytest.mark.parametrize(
+    ("order", "best"), [((2, 0, 1), None), ((0, 2, 1), 1), ((1, 0, 2), 4)], ids=["first", "middle", "last"]
+)
+def test_a_search_that_bears_no_failure(
+    search: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    order: tuple[int, ...],
+    best: int | None,
+) -> None:
+    """As the plugin has it unless told otherwise: the first failure is the end. The best until then is written."""
+    ordered(monkeypatch, *order)
+    words = ["hydra/sweeper/sampler=grid", "seed=choice(1,4,6)", "hydra.sweeper.n_jobs=1"]
+    assert search(*words, seed6="killed") == 137
     err = capsys.readouterr().err
-    assert err.startswith("the search ended: job 0 (")
+    assert err.startswith(f"the search ended: job {order.index(2)} (")
     assert "Failed" not in err
     assert "Error executing" not in err
+    assert Path("swept/optimization_results.yaml").exists() == (best is not None)
+    if best is not None:
+        assert results()["params"] == {"seed": best}
 
 
 @pytest.mark.slow
