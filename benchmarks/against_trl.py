@@ -25,7 +25,7 @@ import pggrpo_runs
 import picture
 import probes
 import torch
-from workloads import GRPO, PairWorkload, Workload, machine, model_folder
+from workloads import GRPO, PairWorkload, Workload, decoding, machine, model_folder
 
 Steps = list[dict[str, float]]
 COLUMNS = ("step", "rollout", "reference", "update", "optimizer", "tokens", "memory")
@@ -106,7 +106,8 @@ def compare(workload: str, variants: list[str], pairs: int, steps: int) -> dict[
                 theirs[variant].append(run_trl(workload, variant, steps, Path(folder)))
                 said.append(f"TRL {variant} {median(theirs[variant][-1:])['step']:.1f} s")
         print(f"  {workload}, pair {pair + 1}: {', '.join(said)}", flush=True)
-    result: dict[str, Any] = {"machine": machine(), "pairs": pairs, "steps": steps, "pggrpo": median(ours), "trl": {}}
+    result: dict[str, Any] = {"machine": machine(), "decoding": decoding(), "pairs": pairs, "steps": steps}
+    result |= {"pggrpo": median(ours), "trl": {}}
     for variant, runs in theirs.items():
         ratios = [median([t])["step"] / median([o])["step"] for t, o in zip(runs, ours, strict=True)]
         result["trl"][variant] = {**median(runs), "ratios": ratios, "ratio": statistics.median(ratios)}

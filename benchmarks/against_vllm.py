@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pggrpo_runs
-from workloads import GRPO, Workload, folder_for, machine, questions
+from workloads import GRPO, Workload, decoding, folder_for, machine, questions
 
 WORKLOADS = ("W1", "W1 forced")
 WORKER = Path(__file__).with_name("vllm_worker.py")
@@ -78,7 +78,7 @@ def main() -> None:
         "--rounds", type=int, default=4, help="rollouts a process; one more warms up and is not counted"
     )
     options = parser.parse_args()
-    results: dict[str, Any] = {"machine": machine(), "pairs": options.pairs}
+    results: dict[str, Any] = {"machine": machine(), "decoding": decoding(), "pairs": options.pairs}
     for name in WORKLOADS:
         pairs: list[tuple[dict[str, float], dict[str, float]]] = []
         for number in range(options.pairs):

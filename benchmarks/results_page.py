@@ -53,7 +53,7 @@ GROWTH = """## Growth
 VLLM = """## Rollouts against vLLM
 
 `python benchmarks/against_vllm.py --vllm-python …`: tokens per second of W1's rollouts within a training run, against the same
-prompts given to vLLM {version} for CPUs; interleaved, both warm; {machine}.
+prompts given to vLLM {version} for CPUs; interleaved, both warm; {machine}{how}.
 """
 PLAIN = """## The same learning without the fast paths
 
@@ -103,6 +103,8 @@ def comparison(results: dict[str, Any]) -> list[str]:
     ]
     for workload, result in results.items():
         title = GRPO[workload].title if workload in GRPO else PairWorkload().title
+        if workload in GRPO and result.get("decoding", "torch") == "torch":
+            title += ", rollouts decoded in torch"
         rows = {"**pggrpo**": result["pggrpo"], **{VARIANT[name]: row for name, row in result["trl"].items()}}
         if "floor" in result:
             rows["floor"] = result["floor"]
@@ -194,7 +196,8 @@ def main() -> None:
         page += [GROWTH.format(machine=grown["machine"], base=grown["base"]), *growth(grown), ""]
     if rates := read("against_vllm.json"):
         version = rates["W1"]["vllm_version"]
-        page += [VLLM.format(version=version, machine=rates["machine"]), *vllm(rates), ""]
+        how = "" if rates.get("decoding") == "compiled" else ", pggrpo decoding in torch"
+        page += [VLLM.format(version=version, machine=rates["machine"], how=how), *vllm(rates), ""]
     if found := read("plain_path.json"):
         steps = len(found["fast"][0]["training"])
         page += [PLAIN.format(steps=steps, machine=found["machine"], seeds=len(found["seeds"])), *plain(found), ""]
@@ -230,10 +233,11 @@ def summary(arithmetic: dict[str, Any], trl: dict[str, Any]) -> list[str]:
 
 def _times_as_long(machine: str, measured: dict[str, Any]) -> str:
     told = measured["W1"]["trl"]
+    how = "" if measured["W1"].get("decoding") == "compiled" else ", rollouts decoded in torch"
     words = [f"{told[name]['ratio']:.1f}× as long in {VARIANT[name]}" for name in VARIANT if name in told]
     if "W2" in measured:
         words.append(f"with prompts of 470 tokens {measured['W2']['trl']['tuned']['ratio']:.1f}×")
-    return f"on {machine.replace('(R)', '').replace(' Processor', '')}: {', '.join(words)}"
+    return f"on {machine.replace('(R)', '').replace(' Processor', '')}{how}: {', '.join(words)}"
 
 
 if __name__ == "__main__":

@@ -141,6 +141,17 @@ def folder_for(workload: Workload, scratch: Path) -> Path:
     return copy
 
 
+def decoding() -> str:
+    """How pggrpo decodes on this machine: "compiled" or "torch"."""
+    from pggrpo_cli.compiled.library import Uncompiled, library
+
+    try:
+        library(bfloat16=False)
+    except Uncompiled:
+        return "torch"
+    return "compiled"
+
+
 def machine() -> str:
     cpu = platform.processor()
     info = Path("/proc/cpuinfo")

@@ -52,6 +52,21 @@ def compose_with_place(
             return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]), place
 
 
+@contextmanager
+def composed_sweep(
+    command: str, overrides: list[str], config_dir: str | None = None
+) -> Iterator[tuple[Hydra, DictConfig]]:
+    """Within, Hydra and the configuration of the sweep `pggrpo <command> -m <overrides>`, to compose its jobs from. Raises
+    ConfigError or UsageError, within too."""
+    overrides = [settable(word) for word in overrides]
+    with hydra_with(config_dir) as hydra:
+        refuse_odd_words(command, overrides, hydra)
+        with translated(hydra, command, overrides):
+            cfg = composed(hydra, command, overrides, RunMode.MULTIRUN)
+            refuse_hidden_files([*([config_dir] if config_dir else []), *cfg.hydra.searchpath])
+            yield hydra, cfg
+
+
 def shown(command: str, overrides: list[str], config_dir: str | None = None) -> str:
     """The same as text: YAML with the comments of its files. Raises ConfigError or UsageError."""
     overrides = [settable(word) for word in overrides]

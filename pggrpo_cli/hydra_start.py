@@ -79,7 +79,8 @@ def start(command: str, arguments: list[str], check: Check, task: Task, guard: G
                 if guard is not None and guard.allowed:
                     find_their_modules(options.config_dir)
                 _refuse_unusable(str(cfg.hydra.sweep.dir), "hydra.sweep.dir")
-                run_sweep(hydra, Asked(name, options.config_dir, overrides), cfg, check, task)
+                asked = Asked(name, options.config_dir, overrides, None if guard is None else guard.typed)
+                run_sweep(hydra, asked, cfg, check, task)
                 return
         check(cfg)
         _refuse_unusable(str(cfg.hydra.run.dir), "hydra.run.dir")

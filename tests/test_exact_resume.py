@@ -305,6 +305,8 @@ NOTICED_ELSEWHERE = {
     "updater.micro_batch_tokens": "test_what_only_a_bad_run_has",
     "sampler.max_rows": "test_what_only_a_bad_run_has",
     "evaluation.max_rows": "test_what_only_a_bad_run_has",
+    "sampler.decoding": "compiled/test_library.py::test_a_resume_elsewhere_is_told",
+    "evaluation.decoding": "test_what_only_a_bad_run_has",
     "recorder.unwritten_metrics": "test_recorder.py",
     "reference.identity": "test_origin.py",
 }
@@ -336,6 +338,7 @@ def test_what_only_a_bad_run_has(half_a_run: tuple[dict[str, Any], Path], tmp_pa
     states = checkpoint.component_states
     states["updater"] |= {"bad_in_a_row": 2, "micro_batch_tokens": 77}
     states["sampler"]["max_rows"], states["evaluation"]["max_rows"] = 5, 6
+    assert states["evaluation"]["decoding"]
     run = tmp_path / "run"
     shutil.copytree(half, run)
     with pytest.MonkeyPatch.context() as patch:
@@ -345,4 +348,4 @@ def test_what_only_a_bad_run_has(half_a_run: tuple[dict[str, Any], Path], tmp_pa
     trainer = seen["trainer"]
     assert trainer.updater.state() == states["updater"]
     assert not trainer.updater.going_well
-    assert (trainer.sampler.state(), trainer.evaluation.sampler.state()) == ({"max_rows": 5}, {"max_rows": 6})
+    assert (trainer.sampler.state(), trainer.evaluation.sampler.state()) == (states["sampler"], states["evaluation"])

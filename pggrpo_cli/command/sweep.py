@@ -83,7 +83,7 @@ def _status(arguments: list[str]) -> int:
 def _table(path: Path, states: Sequence[JobState], *, at_work: bool) -> list[str]:
     from pggrpo_cli.printable import one_line
     from pggrpo_cli.sweep.display import as_rows, counted, fitted, line_width, lines_of
-    from pggrpo_cli.sweep.jobs import telling
+    from pggrpo_cli.sweep.words import telling
 
     words = dict(zip((one.job.number for one in states), telling([one.job.overrides for one in states]), strict=True))
     rows, width = as_rows(states, words), line_width()
@@ -132,6 +132,10 @@ def _resume(arguments: list[str]) -> int:
     for word in arguments:
         if word.startswith("-"):
             raise UsageError(f"`{word}`: there is no such option. See pggrpo sweep --help.")
+        if word.partition("=")[0] == "hydra.sweep.dir":
+            raise UsageError(
+                "`hydra.sweep.dir`: a sweep goes on where it lies. To have it elsewhere, move the folder first."
+            )
     if not arguments or "=" in arguments[0]:
         word = arguments[0] if arguments else "pggrpo sweep resume"
         raise UsageError(f"`{word}`: the folder of the sweep comes first: pggrpo sweep resume DIR [key=value …].")

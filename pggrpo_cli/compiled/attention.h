@@ -70,9 +70,7 @@ INLINE void attend(const int stacked, const number *query, const struct segment 
         for (int64_t j = 0; j < all_blocks * WIDTH; j++) largest = mine[j] > largest ? mine[j] : largest;
         wide masses = {0};
         for (int64_t b = 0; b < all_blocks; b++) {
-            wide score = load(mine + b * WIDTH) - largest;
-            wide weight = exponential(score);
-            weight = chosen(score < -1e30f, all(0), weight); /* hidden */
+            wide weight = exponential(load(mine + b * WIDTH) - largest); /* hidden: 2^-126 */
             store(mine + b * WIDTH, weight);
             masses += weight;
         }

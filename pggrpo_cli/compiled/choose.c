@@ -132,8 +132,7 @@ void choose(const float *logits, int64_t rows, int64_t vocabulary, float tempera
             for (int i = 0; i < WIDTH; i++) top = lanes[i] > top ? lanes[i] : top;
             wide masses = {0};
             for (int64_t i = 0; i < chunks * CHUNK; i += WIDTH) {
-                wide v = load(scaled + i) - top;
-                masses += chosen(v == -INFINITY, all(0), exponential(v));
+                masses += exponential(load(scaled + i) - top);
             }
             float log_mass = logf(sum_of(masses)) + top;
             int64_t token = 0;

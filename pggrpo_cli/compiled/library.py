@@ -77,12 +77,9 @@ def library(*, bfloat16: bool) -> ctypes.CDLL:
     """Raises Uncompiled where there is no compiler, no OpenMP of torch's, or a processor that lacks the instructions."""
     if bfloat16 and "avx512_bf16" not in _processor():
         raise Uncompiled("the processor has no AVX512-BF16")
-    compiler = next(filter(None, map(shutil.which, (os.environ.get("CC") or "cc", "gcc", "clang"))), None)
-    if compiler is None:
-        raise Uncompiled("there is no C compiler (cc, gcc, clang or $CC)")
     # The team of threads must be torch's own: two would take the processors from each other.
     ctypes.CDLL(_openmp(), mode=ctypes.RTLD_GLOBAL)
-    loaded = ctypes.CDLL(str(_compiled(compiler, bfloat16)))
+    loaded = ctypes.CDLL(str(_compiled(compiler(), bfloat16)))
     loaded.scratch_floats.restype = ctypes.c_int64
     whole, address = ctypes.c_int64, ctypes.c_void_p
     for name, kinds in {
@@ -99,10 +96,18 @@ def library(*, bfloat16: bool) -> ctypes.CDLL:
     return loaded
 
 
-def _compiled(compiler: str, bfloat16: bool) -> Path:
+def compiler() -> str:
+    """Its path. Raises Uncompiled."""
+    found = next(filter(None, map(shutil.which, (os.environ.get("CC") or "cc", "gcc", "clang"))), None)
+    if found is None:
+        raise Uncompiled("there is no C compiler (cc, gcc, clang or $CC)")
+    return found
+
+
+def _compiled(program: str, bfloat16: bool) -> Path:
     """Atomic: another process sees the whole file or none. The name says all that the code depends on."""
     flags = (*FLAGS, f"-DBFLOAT16={int(bfloat16)}")
-    version = subprocess.run([compiler, "--version"], capture_output=True, timeout=SECONDS).stdout
+    version = subprocess.run([program, "--version"], capture_output=True, timeout=SECONDS).stdout
     here = Path(__file__).parent
     sources = b"".join((here / name).read_bytes() for name in (*SOURCES, *HEADERS))
     parts = (sources, version, " ".join(flags).encode(), _processor().encode())
@@ -117,9 +122,9 @@ def _compiled(compiler: str, bfloat16: bool) -> Path:
             whole = Path(scratch) / "whole.so"
             objects = [str(Path(scratch) / f"{name}.o") for name in SOURCES]
             for name, target in zip(SOURCES, objects, strict=True):
-                _call([compiler, *flags, "-fopenmp", "-c", str(here / name), "-o", target])
+                _call([program, *flags, "-fopenmp", "-c", str(here / name), "-o", target])
             # Linked without -fopenmp, which would name the compiler's OpenMP.
-            _call([compiler, "-shared", *objects, "-lm", "-o", str(whole)])
+            _call([program, "-shared", *objects, "-lm", "-o", str(whole)])
             whole.rename(found)
     except OSError as error:
         raise Uncompiled(f"{folder} cannot be written ({error.strerror})") from None

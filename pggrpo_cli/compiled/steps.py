@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from pggrpo_cli.compiled.choosing import choose
 from pggrpo_cli.compiled.family import Decoder, Unlike, decoder_of
-from pggrpo_cli.compiled.library import Draw, Layer, Model, Storage, Tokens, library
-from pggrpo_cli.engine.draws import GOLDEN, REST, TOP_TOKENS
+from pggrpo_cli.compiled.library import Layer, Model, Storage, Tokens, library
 from pggrpo_cli.engine.selection import Selection
 from pggrpo_cli.engine.steps import Capacity, LiveRows, OpenSteps, Steps, torch_steps
 from pggrpo_cli.policy import Policy
@@ -147,15 +147,7 @@ class CompiledSteps:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         if selection.truncates and selection.temperature > 0:
             return selection.choose(logits, keys)
-        rows, vocabulary = logits.shape
-        tokens, logprobs = torch.empty(rows, dtype=torch.long), torch.empty(rows)
-        logits, keys = logits.contiguous(), keys.contiguous()
-        self._compiled.library.choose(
-            logits.data_ptr(), rows, vocabulary, selection.temperature, keys.data_ptr(),
-            ctypes.byref(Draw(top=TOP_TOKENS, golden=GOLDEN, rest=REST)), self._threads,
-            tokens.data_ptr(), logprobs.data_ptr(),
-        )  # fmt: skip
-        return tokens, logprobs
+        return choose(self._compiled.library, selection, logits, keys, self._threads)
 
     def move_prompt(self, source: int, target: int, length: int) -> None:
         _move(self._prompts, source, target, length)

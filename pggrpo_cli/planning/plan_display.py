@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from pggrpo_cli.findings import Finding
 from pggrpo_cli.planning.plan_findings import fits, gigabytes, plan_findings
 from pggrpo_cli.planning.run_plan import RunPlan
 from pggrpo_cli.printable import one_line
@@ -28,6 +29,10 @@ MARKS = {"ok": "✓", "warning": "!", "trouble": "✗"}
 
 
 def show(plan: RunPlan, time: TimeEstimate | None) -> None:
+    print_parts(_parts(plan, time))
+
+
+def print_parts(parts: Iterable[RenderableType]) -> None:
     """On stdout; a character that stdout does not know becomes a question mark."""
     tty = sys.stdout.isatty()
     width = shutil.get_terminal_size((WIDTH_OF_A_PIPE, 24)).columns if tty else WIDTH_OF_A_PIPE
@@ -37,7 +42,7 @@ def show(plan: RunPlan, time: TimeEstimate | None) -> None:
         file=buffer, width=width, force_terminal=tty and not plain, no_color=plain, markup=False, highlight=False,
         emoji=False,
     )  # fmt: skip
-    for part in _parts(plan, time):
+    for part in parts:
         console.print(part)
     encoding = sys.stdout.encoding or "utf-8"
     text = "\n".join(line.rstrip() for line in buffer.getvalue().split("\n"))
@@ -46,10 +51,10 @@ def show(plan: RunPlan, time: TimeEstimate | None) -> None:
 
 def as_json(plan: RunPlan, time: TimeEstimate | None) -> str:
     """One object, sizes in bytes and times in seconds; ASCII, so that nothing in it can steer a terminal."""
-    return json.dumps(_outcome(plan) | {"time": None if time is None else time.values()}, indent=1)
+    return json.dumps(outcome(plan) | {"time": None if time is None else time.values()}, indent=1)
 
 
-def _outcome(plan: RunPlan) -> dict[str, Any]:
+def outcome(plan: RunPlan) -> dict[str, Any]:
     """For programs."""
     memory = {
         "peak": plan.memory.peak,
@@ -77,24 +82,28 @@ def _outcome(plan: RunPlan) -> dict[str, Any]:
 
 def _parts(plan: RunPlan, time: TimeEstimate | None) -> Iterator[RenderableType]:
     yield Text(one_line(f"model {plan.model}"), style="bold")
-    yield _table(_model(plan))
+    yield table_of(_model(plan))
     yield Text("\nsteps and updates", style="bold")
-    yield _table(_counts(plan))
+    yield table_of(_counts(plan))
     yield Text(f"\nmemory at its peak, the {plan.memory.peak_phase} phase", style="bold")
     yield _sizes({**plan.memory.parts, "together": plan.memory.peak})
     yield Text("\nmemory by phase", style="bold")
     yield _sizes({phase: sum(parts.values()) for phase, parts in plan.memory.phases.items()} | plan.beside)
     yield Text("\ndisk", style="bold")
-    yield _table(_disk(plan))
+    yield table_of(_disk(plan))
     if time is not None:
         yield Text("\ntime", style="bold")
-        yield _table(time.rows())
+        yield table_of(time.rows())
     if plan.notes:
         yield Text("")
         for note in plan.notes:
             yield Text(one_line(note))
     yield Text("")
-    for one in plan_findings(plan):
+    yield from verdict(plan_findings(plan))
+
+
+def verdict(findings: Iterable[Finding]) -> Iterator[RenderableType]:
+    for one in findings:
         yield _marked(Text(MARKS[one.status], STYLES[one.status]), f"{one.name}: {one.says}")
         if one.advice:
             yield _marked(Text(""), f"→ {one.advice}")
@@ -165,7 +174,7 @@ def _disk(plan: RunPlan) -> dict[str, str]:
     }
 
 
-def _table(rows: dict[str, str]) -> Table:
+def table_of(rows: dict[str, str]) -> Table:
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(style="cyan", no_wrap=True)
     table.add_column(overflow="fold")

@@ -20,7 +20,7 @@ def _memory_finding(plan: RunPlan) -> Finding:
     said = (
         f"about {gigabytes(needed)} at most; {gigabytes(plan.memory_free)} of {gigabytes(plan.memory_total)} are free"
     )
-    advice = _smaller(plan)
+    advice = smaller(plan)
     if needed > plan.memory_total:
         return trouble("memory", said, advice)
     if needed > plan.memory_free:
@@ -28,7 +28,7 @@ def _memory_finding(plan: RunPlan) -> Finding:
     return ok("memory", said)
 
 
-def _smaller(plan: RunPlan) -> str:
+def smaller(plan: RunPlan) -> str:
     """What would help most, by the largest part that a key can change."""
     ways = {
         "activations": "lower trainer.micro_batch_tokens (the result is the same), or model.gradient_checkpointing=true",

@@ -60,16 +60,19 @@ class RunPlan:
     disk: DiskEstimate
     place: Path
     disk_free: int
+    base: int
+    """What a process holds with the rows, without the model."""
     notes: list[str]
 
 
-def plan_run(config: TrainConfig, place: Path) -> RunPlan:
-    """Raises PggrpoError as the run would before its model loads. `config` is checked; `place`: its run directory."""
+def plan_run(config: TrainConfig, place: Path, base: int | None = None) -> RunPlan:
+    """Raises PggrpoError as the run would before its model loads. `config` is checked; `place`: its run directory; `base`: what
+    a process holds with the rows, in bytes, if this one holds more than a run would."""
     resolve_device(config.device)
     check_foreign_targets(config)
     rows, sieve = load_rows(config)
     check_together(config, component(config.loss, "loss"), component(config.sampler, "sampler"), rows)
-    base = resident_bytes()
+    base = resident_bytes() if base is None else base
     return foreseen(config, place, rows, sieve, outline_of(component(config.model, "model")), base)
 
 
@@ -106,6 +109,7 @@ def foreseen(
         disk=_disk(config, policy, outline, counts, lengths, rendered),
         place=place,
         disk_free=shutil.disk_usage(existing).free,
+        base=base,
         notes=[*_notes(config, loss, rows, sieve, rendered), *guessed],
     )
 

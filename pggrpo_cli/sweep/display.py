@@ -20,7 +20,7 @@ from pggrpo_cli.following import Following
 from pggrpo_cli.logger.console import FILE_COLUMNS, can_redraw
 from pggrpo_cli.printable import one_line
 from pggrpo_cli.sweep.processes import LOG, Ended
-from pggrpo_cli.sweep.states import DEFAULT_METRICS, JobState
+from pggrpo_cli.sweep.states import DEFAULT_METRICS, TIMES, JobState
 
 STILL_SECONDS = 60.0
 """Without an event, how often a plain display says that it goes on."""
@@ -43,21 +43,28 @@ class Row:
     state: str
     values: dict[str, float] = field(default_factory=dict)
     step: int = 0
-    seconds: float = 0.0
-    """At work in this session, until it ended."""
-    began: float | None = None
+    times: dict[tuple[str, int], float] = field(default_factory=dict)
+    """TIMES of each step."""
     news: Following | None = None
+    """None: it does not run."""
 
     @property
     def value(self) -> float | None:
         names = DEFAULT_METRICS if self.metric is None else (self.metric,)
         return next((self.values[name] for name in names if name in self.values), None)
 
+    @property
+    def seconds(self) -> float:
+        """As JobState.seconds; 0 before the first step."""
+        return sum(self.times.values()) if self.step else 0.0
+
     def take(self, records: Iterator[dict[str, Any]]) -> None:
         for record in records:
+            numbers = {key: float(value) for key, value in record.items() if isinstance(value, int | float)}
             if isinstance(record.get("step"), int):
                 self.step = record["step"]
-            self.values |= {key: float(value) for key, value in record.items() if isinstance(value, int | float)}
+                self.times |= {(name, self.step): numbers[name] for name in TIMES if name in numbers}
+            self.values |= numbers
 
 
 def row_of(state: JobState, words: str) -> Row:
@@ -71,7 +78,12 @@ def row_of(state: JobState, words: str) -> Row:
         state=state.state,
         values={name: float(series.values[-1]) for name, series in finite.items() if len(series)},
         step=state.step,
-        seconds=state.seconds or 0.0,
+        times={
+            (name, int(step)): float(value)
+            for name in TIMES
+            if name in finite
+            for step, value in zip(finite[name].steps, finite[name].values, strict=True)
+        },
     )
 
 
@@ -84,7 +96,7 @@ class SweepDisplay:
 
     def began(self, number: int) -> None:
         row = self._rows[number]
-        row.state, row.began = "running", time.monotonic()
+        row.state = "running"
         row.news = Following(row.path / runs.METRICS)
         self._screen.said(
             f"job {number} {'goes on' if row.step else 'begins'}: {row.words} ({runs.shown(row.path / LOG)})", row
@@ -93,8 +105,8 @@ class SweepDisplay:
     def ended(self, ended: Ended, *, asked: bool) -> None:
         row = self._rows[ended.number]
         self._update(row)
-        row.began = None
-        spent, end = duration(row.seconds), f"{_value(row)}, {duration(row.seconds)}"
+        row.news = None
+        end = f"{_value(row)}, {duration(row.seconds)}" if row.step else "no step was done"
         if ended.code == 0:
             done = runs.is_finished(row.path)
             row.state = "finished" if done else "stopped"
@@ -105,10 +117,9 @@ class SweepDisplay:
             self._screen.said(f"job {ended.number} stopped, {saved}: {end}", row)
         else:
             row.state = "failed"
-            words = one_line(ended.words)
-            self._screen.said(
-                f"job {ended.number} failed after {spent}, exit code {ended.code}: {words}", row, important=True
-            )
+            where = f"after step {row.step} ({duration(row.seconds)})" if row.step else "before its first step"
+            words = f"exit code {ended.code}: {one_line(ended.words)}"
+            self._screen.said(f"job {ended.number} failed {where}, {words}", row, important=True)
 
     def look(self) -> None:
         for row in self._rows.values():
@@ -120,11 +131,9 @@ class SweepDisplay:
         self._screen.said(f"stopping: {jobs}; a second signal ends them at once", None, important=True)
 
     def _update(self, row: Row) -> None:
-        if row.began is None or row.news is None:
-            return
-        row.seconds = time.monotonic() - row.began
-        with suppress(OSError):
-            row.take(row.news.new())
+        if row.news is not None:
+            with suppress(OSError):
+                row.take(row.news.new())
 
 
 class Screen(Protocol):

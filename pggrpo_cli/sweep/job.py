@@ -64,10 +64,12 @@ class SweepTask:
         from hydra.core.hydra_config import HydraConfig
 
         from pggrpo_cli.sweep.jobs import typed_words
+        from pggrpo_cli.sweep.words import shortened
 
         hydra = HydraConfig.get()
         folder, words = Path(hydra.runtime.output_dir), " ".join(typed_words(hydra))
-        print(f"job {hydra.job.num}: {words}", file=sys.stderr, flush=True)
+        shown = shortened([words])[0]
+        print(f"job {hydra.job.num}: {shown}", file=sys.stderr, flush=True)
         (folder / runs.ERROR).unlink(missing_ok=True)
         try:
             self.check(cfg)
@@ -81,7 +83,7 @@ class SweepTask:
         except Exception as error:
             note_failure(folder, hydra.job.num, words, report(error), str(error))
             if self.searches:
-                raise JobFailed(f"job {hydra.job.num} ({words}) failed") from error
+                raise JobFailed(f"job {hydra.job.num} ({shown}) failed") from error
             return math.nan
 
 

@@ -98,9 +98,3 @@ def as_hydras(found: DictConfig) -> Iterator[None]:
         yield
     finally:
         HydraConfig.instance().cfg = former
-
-
-def telling(jobs: Sequence[Sequence[str]]) -> list[str]:
-    """Of each job's overrides those that not all have, as one text; of equal ones all."""
-    of_all = set(jobs[0]).intersection(*jobs) if jobs else set()
-    return [" ".join([word for word in words if word not in of_all] or words) for words in jobs]

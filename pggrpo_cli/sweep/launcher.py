@@ -20,12 +20,15 @@ from omegaconf import DictConfig, OmegaConf
 from pggrpo_cli import run_directory as runs
 from pggrpo_cli.errors import ConfigError, StoppedEarly
 from pggrpo_cli.sweep.display import SweepDisplay, as_rows, opened
+from pggrpo_cli.sweep.going_on import refuse_fewer_steps, refuse_other_job
 from pggrpo_cli.sweep.job import JobFailed, SweepStopped, SweepTask, note_failure
-from pggrpo_cli.sweep.jobs import Job, as_hydras, checked_job, job_config, telling
+from pggrpo_cli.sweep.jobs import Job, as_hydras, checked_job, job_config
 from pggrpo_cli.sweep.processes import Ended, Order, Processes, command_of
-from pggrpo_cli.sweep.record import Record, read_record, refuse_other_job
+from pggrpo_cli.sweep.record import Record, read_record
 from pggrpo_cli.sweep.shares import Shares, shares
 from pggrpo_cli.sweep.states import refuse_unknown_metric, state_of_job, states_of
+from pggrpo_cli.sweep.trust import resume_command
+from pggrpo_cli.sweep.words import telling
 
 TARGET = f"{__name__}.ProcessLauncher"
 
@@ -99,7 +102,10 @@ class ProcessLauncher(Launcher):
         if self._task.searches and any(_taken(record, job) for job in jobs):
             self._shift = max(record.jobs, default=-1) + 1 - first
             jobs = self._jobs(record, job_overrides, first + self._shift)
-        texts = telling([job.overrides for job in jobs])
+        if self._task.searches:
+            refuse_fewer_steps(record, jobs)
+        others = [job.overrides for job in record.jobs.values()] if self._task.searches else []
+        texts = telling([*others, *(job.overrides for job in jobs)])[len(others) :]
         loader, config = self._context.config_loader, self._config
         return [
             _Launch(
@@ -142,7 +148,8 @@ class ProcessLauncher(Launcher):
         print(_heading(len(left), share), flush=True)
         with opened(rows) as display:
             watcher = _Noting(display, {one.job.number: one for one in left}, self._context, self._task)
-            processes = Processes(share.at_a_time, watcher, _preemption_signals(one.job.config for one in left))
+            signals = _preemption_signals(one.job.config for one in left)
+            processes = Processes(share.at_a_time, watcher, signals, again=resume_command(record))
             codes = {one.number: one for one in processes.run(orders)}
         if processes.stopped_by is not None:
             unfinished = [one for one in left if not runs.nothing_left(one.path, one.job.config)]
@@ -159,7 +166,7 @@ class ProcessLauncher(Launcher):
 
     def _returned(self, one: _Launch, codes: Mapping[int, Ended]) -> JobReturn:
         state = state_of_job(one.job, one.path)
-        found = JobReturn(
+        found = _Returned(
             overrides=list(one.job.overrides), cfg=OmegaConf.create(one.job.config), working_dir=str(one.path),
             task_name="pggrpo", status=JobStatus.COMPLETED, _return_value=state.objective,
         )  # fmt: skip
@@ -171,6 +178,20 @@ class ProcessLauncher(Launcher):
             else:
                 found.return_value = math.nan
         return found
+
+
+class _Returned(JobReturn):
+    """Hydra's own says of a failure that is asked for what the display has said when it happened."""
+
+    @property
+    def return_value(self) -> Any:
+        if self.status == JobStatus.FAILED:
+            raise self._return_value
+        return self._return_value
+
+    @return_value.setter
+    def return_value(self, value: Any) -> None:
+        self._return_value = value
 
 
 class _Noting:

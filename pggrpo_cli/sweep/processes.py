@@ -80,12 +80,14 @@ class Processes:
     """Runs orders, `at_a_time` of them, each in a process group of its own: Ctrl-C on the terminal reaches only us, and what a
     process leaves behind ends with it. If we are killed, the reaper ends them all."""
 
-    def __init__(self, at_a_time: int, watcher: Watcher, signals: Sequence[int] = ()) -> None:
-        """`signals`: which, beside SIGINT and SIGTERM, stop everything."""
+    def __init__(self, at_a_time: int, watcher: Watcher, signals: Sequence[int] = (), *, again: str = "") -> None:
+        """`signals`: which, beside SIGINT and SIGTERM, stop everything. `again`: the command that goes on, for whoever ends us
+        at once."""
         self._at_a_time = at_a_time
         self._watcher = watcher
         self._signals = (signal.SIGINT, signal.SIGTERM, *signals)
         self._running: dict[int, _Running] = {}
+        self._farewell = f"\nended at once. Go on from what the jobs saved before: {again}\n".encode("utf-8", "replace")
         self.stopped_by: int | None = None
         """The first signal that came."""
 
@@ -179,7 +181,7 @@ class Processes:
             return
         for one in self._running.values():
             _signal_group(one, signal.SIGKILL)
-        os.write(2, b"\nended at once; what the jobs saved before can be resumed\n")
+        os.write(2, self._farewell)
         os._exit(CODE_OF_SIGNAL + number)
 
 

@@ -14,7 +14,6 @@ from pggrpo_cli import run_directory as runs
 from pggrpo_cli.config import brought_up_to_date
 from pggrpo_cli.errors import CheckpointError, ConfigError, UsageError
 from pggrpo_cli.json_file import read_object
-from pggrpo_cli.report.settings import flattened
 from pggrpo_cli.sweep.jobs import Job
 from pggrpo_cli.whole_file import write_whole
 
@@ -98,60 +97,4 @@ def _job(values: Mapping[str, Any], release: object) -> Job:
         folder=str(folder),
         overrides=tuple(map(str, values["overrides"])),
         config=config if release == __version__ else brought_up_to_date(config),
-    )
-
-
-def begun(new: Record) -> Record:
-    """Writes `new`, unless its folder holds this sweep already: then that goes on, with the jobs as they are now. Raises
-    ConfigError for another sweep there, saying what differs."""
-    old = read_record(new.path) if (new.path / SWEEP).is_file() else None
-    if old is not None:
-        _refuse_other_sweep(old, new)
-        jobs = new.jobs if new.beforehand else old.jobs
-        new = replace(new, jobs=jobs)
-    else:
-        for job in new.jobs.values():
-            if (new.folder(job) / runs.CONFIG).is_file():
-                refuse_other_job(new.path, job, runs.read_config(new.folder(job)))
-    new.save()
-    return new
-
-
-def _refuse_other_sweep(old: Record, new: Record) -> None:
-    what = ""
-    if old.beforehand != new.beforehand:
-        what = "another sweeper chose its jobs"
-    elif not new.beforehand:
-        before, now = _words_that_matter(old.words), _words_that_matter(new.words)
-        differing = sorted(before ^ now)
-        if differing:
-            what = f"`{differing[0]}` is typed {'there only' if differing[0] in before else 'here only'}"
-    else:
-        for number in sorted(old.jobs.keys() & new.jobs.keys()):
-            refuse_other_job(new.path, new.jobs[number], old.jobs[number].config)
-        if len(old.jobs) != len(new.jobs):
-            what = f"it has {len(old.jobs)} jobs, and this one {len(new.jobs)}"
-    if what:
-        raise ConfigError(_another(new.path, what))
-
-
-def _words_that_matter(words: Iterable[str]) -> set[str]:
-    """A search may be made longer, and go on elsewhere."""
-    free = (*runs.MAY_CHANGE, "hydra")
-    return {word for word in words if not runs.may_change(word.partition("=")[0].lstrip("+~").partition("/")[0], free)}
-
-
-def refuse_other_job(path: Path, job: Job, before: Mapping[str, Any]) -> None:
-    """Raises ConfigError if `job` is not the one that was configured `before`."""
-    wrong = [key for key in runs.changed_keys(before, job.config) if not runs.may_change(key, runs.MAY_CHANGE)]
-    if wrong:
-        was, now = flattened(before).get(wrong[0], "–"), flattened(job.config).get(wrong[0], "–")
-        more = f", and {len(wrong) - 1} more keys differ" if len(wrong) > 1 else ""
-        raise ConfigError(_another(path, f"`{wrong[0]}` of job {job.number} is {was} there and {now} here{more}"))
-
-
-def _another(path: Path, what: str) -> str:
-    return (
-        f"`hydra.sweep.dir`: {path} holds another sweep: {what}. Give another folder, or go on with that sweep as it is: "
-        f"pggrpo sweep resume {path}."
     )

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +17,13 @@ from omegaconf import DictConfig
 from pggrpo_cli import run_directory as runs
 from pggrpo_cli.errors import ConfigError, PggrpoError, RunLockedError, StoppedEarly
 from pggrpo_cli.saying import saying
+from pggrpo_cli.sweep.going_on import begun
 from pggrpo_cli.sweep.job import JobFailed, SweepStopped, SweepTask
 from pggrpo_cli.sweep.jobs import Check, Job, all_jobs, chosen_beforehand
 from pggrpo_cli.sweep.launcher import known_to_hydra
 from pggrpo_cli.sweep.processes import Ended
-from pggrpo_cli.sweep.record import Record, begun, folder_word, read_record
+from pggrpo_cli.sweep.record import Record, folder_word, read_record
+from pggrpo_cli.sweep.searching import at_home
 from pggrpo_cli.sweep.states import JobState, found_states, refuse_unknown_metric, states_of
 from pggrpo_cli.sweep.trust import resume_command
 
@@ -37,6 +39,8 @@ class Asked:
     config_name: str
     config_dir: str | None
     overrides: list[str]
+    typed: Sequence[str] | None = None
+    """Of them, beside `pggrpo sweep resume DIR`; None: all of them."""
 
 
 def run_sweep(
@@ -49,17 +53,18 @@ def run_sweep(
         jobs = all_jobs(hydra.config_loader, cfg, check) if beforehand else []
     folder = str(cfg.hydra.sweep.dir)
     with _held(Path(folder)):
-        begun(_record(Path(folder), asked, jobs, beforehand=beforehand))
+        begun(_record(Path(folder), asked, jobs, beforehand=beforehand), asked.typed)
         # Fixed here, because Hydra composes again and ${now:} and ${run_suffix:} would give another folder.
         fixed = [*asked.overrides, folder_word(folder), "hydra.mode=MULTIRUN"]
         task_of_a_job = SweepTask(task=task, check=check, searches=not beforehand)
         try:
-            with known_to_hydra(str(cfg.hydra.launcher.get("_target_"))) as ended:
+            sweeper = str(cfg.hydra.sweeper.get("_target_"))
+            with known_to_hydra(str(cfg.hydra.launcher.get("_target_"))) as ended, at_home(sweeper, Path(folder)):
                 hydra.multirun(config_name=asked.config_name, task_function=task_of_a_job, overrides=fixed)
         except SweepStopped as stopped:
             again = resume_command(read_record(Path(folder).absolute()))
             raise StoppedEarly(f"{stopped} Go on with the sweep: {again}") from None
-        except JobFailed as failed:  # a sweeper that bears no more failures
+        except JobFailed as failed:  # a sweeper that bears no more failures, or has nothing to choose of
             print(f"the search ended: {failed}", file=sys.stderr, flush=True)
         except Exception as error:
             raise _of_a_plugin(error) from error
@@ -72,7 +77,7 @@ def _of_a_plugin(error: Exception) -> Exception:
     modules = [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)]
     modules = modules[modules.index(__name__) + 1 :]
     plugin = next((one for one in modules if one.startswith("hydra_plugins.")), None)
-    ours = any(one.partition(".")[0] == "pggrpo_cli" for one in modules)
+    ours = any(one.partition(".")[0] == "pggrpo_cli" and one != at_home.__module__ for one in modules)
     is_bug = isinstance(error, (AssertionError, AttributeError, LookupError, NameError, TypeError))
     if plugin is None or ours or is_bug or isinstance(error, PggrpoError):
         return error

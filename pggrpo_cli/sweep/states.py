@@ -21,6 +21,8 @@ from pggrpo_cli.sweep.jobs import Job
 from pggrpo_cli.sweep.record import SWEEP, Record, read_record
 
 DEFAULT_METRICS = ("eval/reward", "reward")
+TIMES = ("step_time", "time/evaluation")
+"""The time of a job is the sum of these over all its sessions: what is on disk of it, whoever looks and when."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +61,8 @@ class JobState:
 
     @property
     def seconds(self) -> float | None:
-        """Of its steps and evaluations so far."""
-        spent = [self.metrics.get(name).finite().values for name in ("step_time", "time/evaluation")]
+        """TIMES so far; None before the first step."""
+        spent = [self.metrics.get(name).finite().values for name in TIMES]
         return float(sum(values.sum() for values in spent)) if len(spent[0]) else None
 
 

@@ -11,8 +11,8 @@ from pggrpo_cli.printable import one_line
 from pggrpo_cli.report.grouping import grouped
 from pggrpo_cli.report.intervals import Interval, interval_over_seeds
 from pggrpo_cli.report.run import Run, read_run
-from pggrpo_cli.sweep.jobs import telling
 from pggrpo_cli.sweep.states import JobState, objective_of, ranked
+from pggrpo_cli.sweep.words import shortened, telling
 
 
 def summary(path: Path, states: Sequence[JobState]) -> str:
@@ -39,13 +39,14 @@ def _over_seeds(states: Sequence[JobState]) -> list[str]:
         return []
     lines = []
     values = []
-    for group in groups:
+    labels = shortened([group.label or "all of them" for group in groups])
+    for group, label in zip(groups, labels, strict=True):
         complete = group.complete
         reached = [objective_of(run.metrics, readable[0].metric) for run in complete]
         interval = interval_over_seeds([value for value in reached if value is not None])
         values.append(interval.value)
         seeds = "1 seed" if len(complete) == 1 else f"{len(complete)} seeds"
-        lines.append(f"  {_words(interval)}  {group.label or 'all of them'} ({seeds})")
+        lines.append(f"  {_words(interval)}  {label} ({seeds})")
     order = sorted(range(len(lines)), key=lambda place: _last_if_unknown(values[place], readable[0].minimises))
     return ["over seeds, interquartile mean and 95 % interval:", *(lines[place] for place in order)]
 

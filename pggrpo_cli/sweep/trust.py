@@ -74,10 +74,10 @@ def resume_command(record: Record) -> str:
 
     found = (node.target for job in record.jobs.values() for node in foreign_nodes(job.config))
     targets = ",".join(dict.fromkeys(found))
-    return _command(record.path) + (f" security.allow_targets=[{targets}]" if targets else "")
+    return command_to_resume(record.path) + (f" security.allow_targets=[{targets}]" if targets else "")
 
 
-def _command(folder: Path) -> str:
+def command_to_resume(folder: Path) -> str:
     return shlex.join(["pggrpo", "sweep", "resume", str(runs.shown(folder))])
 
 
@@ -92,16 +92,16 @@ class Guard:
                 f"`security.allow_targets`: {self.allowed!r} is not a list of text; write "
                 "security.allow_targets=[first,second]."
             )
-        self._words = typed
-        self._typed = dict(_keys_and_values(typed))
-        self._command = _command(folder)
+        self.typed = typed
+        self._values = dict(_keys_and_values(typed))
+        self._command = command_to_resume(folder)
 
     def words(self, recorded: Sequence[str]) -> list[str]:
         """Of the recorded words those that hold: what is typed now stands in the place of a search path (of two, Hydra would
         take the first) and of what looks something up (it would stay among Hydra's overrides)."""
 
         def replaced(word: str) -> bool:
-            keys = dict(_keys_and_values([word])).keys() & self._typed.keys()
+            keys = dict(_keys_and_values([word])).keys() & self._values.keys()
             return bool(keys) and (SEARCH_PATH in keys or _looks_up(word))
 
         return [word for word in recorded if not replaced(word)]
@@ -118,7 +118,7 @@ class Guard:
                     f"this sweep: {self._command} security.allow_targets=[{','.join([*self.allowed, target])}]"
                 )
         for key, value in _runs_commands(hydra):
-            if str(self._typed.get(key)) != str(value):
+            if str(self._values.get(key)) != str(value):
                 word = shlex.quote(f"++{key}={value}")
                 raise ConfigError(
                     f"`{key}`: this sweep sets it to {value!r}, and what is read from disk may not do so unasked. If you "
@@ -133,9 +133,9 @@ class Guard:
     def _refuse_lookup(self, key: str, text: str) -> None:
         left = text
         if key.startswith(("hydra.overrides.", "hydra.job.override_dirname")):  # the words once more
-            for word in sorted(self._words, key=len, reverse=True):
+            for word in sorted(self.typed, key=len, reverse=True):
                 left = left.replace(word, "")
-        if _looks_up(left) and text not in str(self._typed.get(key.partition("[")[0], "")):
+        if _looks_up(left) and text not in str(self._values.get(key.partition("[")[0], "")):
             raise ConfigError(
                 f"`{key}`: this sweep looks something up, {text!r}, and what is read from disk may look into nothing but the "
                 f"configuration itself. If you trust this sweep, type the value: {self._command} ++{key.partition('[')[0]}=VALUE"
@@ -143,7 +143,7 @@ class Guard:
 
     def search_path(self, found: Any) -> None:
         """Folders and packages to read configurations from: a package is imported for it."""
-        if found and found != self._typed.get(SEARCH_PATH):
+        if found and found != self._values.get(SEARCH_PATH):
             raise ConfigError(
                 f"`{SEARCH_PATH}`: this sweep reads configurations from {found}, and what is read from disk may not do so "
                 f"unasked. If you trust this sweep, type it once more: {self._command} '{SEARCH_PATH}=[…]'"

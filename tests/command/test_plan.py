@@ -238,6 +238,85 @@ def test_sigterm_leaves_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not folders[0].exists()
 
 
+SWEEP = ["-m", *TINY, "loss=grpo,pg_grpo", "seed=1,2,3", "trainer.max_steps=10", "sweep.jobs=2"]
+
+
+def test_a_sweep_in_a_pipe(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pggrpo_cli.sweep.shares.visible_gpus", lambda: ())
+    assert main(["plan", *SWEEP]) == 0
+    out, err = capsys.readouterr()
+    assert ("\x1b" not in out, err) == (True, "")
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert lines[0].startswith("sweep of 6 jobs in outputs/sweeps/")
+    assert "loss grpo, pg_grpo" in lines
+    assert "seed 1, 2, 3" in lines
+    assert any(line.startswith("at a time 2, ") for line in lines)
+    assert [line.split()[0] for line in lines if line.endswith(("loss=grpo", "loss=pg_grpo"))] == ["3", "3"]
+    assert "steps 60: 6 jobs × 10" in lines
+    assert "completions 3,840" in lines
+    assert any(line.startswith("✓ memory: 2 jobs at a time take about") for line in lines)
+    assert lines[-1].startswith("✓ disk: a checkpoint of each job takes")
+    assert all(len(line) <= 100 and line == line.rstrip() for line in out.splitlines())
+    assert sorted(path.name for path in folder.iterdir()) == ["q.jsonl"]
+
+
+def test_a_sweep_as_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, found = planned(capsys, *SWEEP)
+    assert (code, found["ok"], found["jobs"], found["steps"], found["updates"]) == (0, True, 6, 60, 60)
+    assert found["swept"] == {"loss": ["grpo", "pg_grpo"], "seed": ["1", "2", "3"]}
+    assert [(kind["jobs"], kind["words"]) for kind in found["kinds"]] == [
+        ([0, 1, 2], "loss=grpo"),
+        ([3, 4, 5], "loss=pg_grpo"),
+    ]
+    peaks = [kind["plan"]["memory"]["peak"] for kind in found["kinds"]]
+    (memory,) = found["memory"]
+    assert memory["needed"] == 2 * max(peaks)
+    _, alone = planned(capsys, *TINY, "loss=grpo", "trainer.max_steps=10")
+    assert found["kinds"][0]["plan"]["counts"] == alone["counts"]
+
+
+def test_a_sweep_that_cannot_fit_ends_with_2(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One job fits and two at a time do not."""
+    monkeypatch.setattr("pggrpo_cli.sweep.shares.visible_gpus", lambda: ())
+    peak = planned(capsys, *SWEEP)[1]["memory"][0]["needed"] // 2
+    monkeypatch.setattr(run_plan, "total_memory", lambda: 3 * peak // 2)
+    assert main(["plan", *SWEEP]) == 2
+    out = " ".join(capsys.readouterr().out.split())
+    assert "✗ memory: 2 jobs at a time take" in out
+    assert "→ sweep.jobs=1, or" in out
+    assert main(["plan", *SWEEP, "sweep.jobs=1"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["-m", *TINY, "loss.beta=0.1,-1"], "This is job 1 of the sweep (model=tiny"),
+        (["-m", *TINY, "sampler.max_new_tokens=8,600"], "`sampler.max_new_tokens`: 600 leaves no room"),
+        (["-m", *TINY, "trainer.max_step=3,4"], "Did you mean trainer.max_steps?"),
+        (["-m", *TINY, "hydra.sweep.subdir=x", "seed=1,2"], "`hydra.sweep.subdir`: jobs 0 and 1 would share"),
+        (["-m", "--probe", *TINY, "seed=1,2"], "--probe runs one job"),
+        ([*TINY, "seed=1,2"], "several values (1,2) are a sweep, and this is one run"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_errors_of_a_sweep(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", *words]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert said in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.slow
+def test_a_sweep_in_a_terminal_of_forty_columns(folder: Path) -> None:
+    code, text = in_terminal(["-m", "pggrpo_cli", "plan", *SWEEP], folder, {"NO_COLOR": "1"})
+    assert code == 0, text
+    assert all(len(line) <= 40 for line in text.splitlines()), text
+    assert "loss=pg_grpo" in text
+
+
 def peak_gb(run_dir: Path) -> float:
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     return max(line.get("memory/peak_gb", 0.0) for line in lines)

@@ -95,7 +95,7 @@ def test_words(place: Path) -> None:
         ("sweep", "resume"): (2, "", "the folder of the sweep comes first"),
         ("sweep", "resume", "seed=1"): (2, "", "the folder of the sweep comes first"),
         ("sweep", "resume", "swept", "--force"): (2, "", "there is no such option"),
-        ("sweep", "resume", "swept", "seed=1,2"): (2, "", "holds another sweep"),
+        ("sweep", "resume", "swept", "seed=1,2"): (2, "", "Leave out seed=1,2;"),
         ("sweep", "resume", "swept", "trainer.max_step=3"): (2, "", "Did you mean trainer.max_steps?"),
     }
     found = run_all([list(words) for words in cases], place)

@@ -227,6 +227,58 @@ def test_another_sweep_is_refused(sweep: Callable[..., int], capsys: pytest.Capt
 
 
 @pytest.mark.slow
+def test_a_resume_says_what_differs(sweep: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    """By the key that is typed, and what to do; nothing is touched."""
+    assert sweep("seed=1,2") == 0
+    before = files_of(Path("swept"))
+    for word, said in (
+        ("loss.beta=0.5", "`loss.beta`: is 0.1 in job 0 of swept, and would be 0.5. A sweep goes on with"),
+        (
+            "loss=grpo",
+            "and would be pggrpo_cli.loss.grpo.Grpo; loss.beta, loss.length_normalized, loss.gradient_scale would",
+        ),
+        ("seed=1,2,3", "`seed`: swept has 2 jobs, and would have 3."),
+        ("hydra/sweeper=optuna", "`hydra/sweeper`: another one chose the jobs of swept."),
+    ):
+        capsys.readouterr()
+        assert sweep("sweep", "resume", "swept", "sweep.jobs=2", word) == 2
+        err = capsys.readouterr().err
+        assert said in err
+        assert f"Leave out {word}; what is to be different is another sweep" in err
+        assert "hydra.sweep.dir" not in err
+    assert sweep("sweep", "resume", "swept", "hydra.sweep.dir=other") == 2
+    assert "a sweep goes on where it lies" in capsys.readouterr().err
+    assert files_of(Path("swept")) == before
+
+
+@pytest.mark.slow
+def test_steps_are_not_taken_back(sweep: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    """A job that is beyond its last step would load, do nothing and seem finished."""
+    assert sweep("seed=1,2,3", "trainer.max_steps=9", seed2="killed") == 137  # they pretend two steps, the killed one
+    said = "`trainer.max_steps`: 1, and job 0 of swept is at step 2 already, and 1 more job is beyond it. Steps are not"
+    for words in (["sweep", "resume", "swept", "trainer.max_steps=1"], ["seed=1,2,3", "trainer.max_steps=1"]):
+        capsys.readouterr()
+        assert sweep(*words) == 2
+        err = capsys.readouterr().err
+        assert said in err
+        assert "give 2 or more, or leave it as it was." in err
+    assert sweep("sweep", "resume", "swept", "trainer.max_steps=2") == 0
+
+
+@pytest.mark.slow
+def test_a_file_that_has_changed(sweep: Callable[..., int], groups: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sweep("loss=other", "-cd", str(groups), "security.allow_targets=[parts]", "seed=1,2") == 0
+    file = groups / "loss" / "other.yaml"
+    file.write_text(file.read_text().replace("0.2", "0.3"))
+    capsys.readouterr()
+    assert sweep("sweep", "resume", "swept", "security.allow_targets=[parts]") == 2
+    err = capsys.readouterr().err
+    assert "`loss.beta`: is 0.2 in job 0 of swept, and would be 0.3." in err
+    assert "Leave out security" not in err
+    assert "A file of the configuration has changed since: put it back; " in err
+
+
+@pytest.mark.slow
 def test_a_sweep_of_an_earlier_release(sweep: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
     """It left no sweep.json: its jobs are known by their configurations."""
     assert sweep("seed=1,2", seed2="killed") == 137
@@ -328,7 +380,7 @@ def test_the_second_signal_ends_them(tmp_path: Path) -> None:
     program.send_signal(signal.SIGTERM)
     _, err = program.communicate(timeout=10)
     assert program.returncode == 143
-    assert "ended at once" in err
+    assert err.endswith("ended at once. Go on from what the jobs saved before: pggrpo sweep resume swept\n")
     assert alive(pids) == []
 
 

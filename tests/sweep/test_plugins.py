@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -46,20 +47,96 @@ def seeds() -> dict[int, int]:
     }
 
 
+def ordered(monkeypatch: pytest.MonkeyPatch, *places: int) -> None:
+    """The points of a grid come in that order."""
+    choose = SimpleNamespace(choice=lambda left: min(left, key=places.index))
+    monkeypatch.setattr("pggrpo_cli.sweep.searching.Random", lambda seed: choose)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("direction", "best"), [("maximize", 4), ("minimize", 1)])
-def test_optuna_finds_the_best(search: Callable[..., int], direction: str, best: int) -> None:
-    """The pretended reward is highest at seed 4; seed 6 is killed, and is no end of the search."""
-    words = [
-        "hydra/sweeper/sampler=grid",
-        "seed=choice(1,4,6)",
-        f"sweep.direction={direction}",
-        "hydra.sweeper.max_failure_rate=1",
-    ]
+@pytest.mark.parametrize("at_once", [1, 2, 3])
+@pytest.mark.parametrize("order", [(2, 0, 1), (0, 2, 1), (0, 1, 2)], ids=["first", "middle", "last"])
+def test_a_failed_job_is_no_end_of_a_grid(
+    search: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    order: tuple[int, ...],
+    at_once: int,
+) -> None:
+    """Wherever it comes: behind the last one the grid asks for a loop to end, and there is none. The pretended reward is highest
+    at seed 4, and seed 6 is killed."""
+    ordered(monkeypatch, *order)
+    words = ["hydra/sweeper/sampler=grid", "seed=choice(1,4,6)", "hydra.sweeper.max_failure_rate=1"]
+    assert search(*words, f"hydra.sweeper.n_jobs={at_once}", seed6="killed") == 137
+    assert results() == {"params": {"seed": 4}, "value": 0.5}
+    assert [seeds()[number] for number in range(3)] == [(1, 4, 6)[place] for place in order]
+    failed = order.index(2)
+    assert [path.parent.name for path in Path("swept").glob("*/error.json")] == [str(failed)]
+    err = capsys.readouterr().err
+    assert f"1 of the jobs in swept failed: job {failed} with exit code 137. The others are done." in err
+    assert err.startswith("sweep in swept:")  # and nothing of Optuna's or Hydra's own
+
+
+@pytest.mark.slow
+def test_the_lowest_may_be_the_best(search: Callable[..., int]) -> None:
+    assert search("hydra/sweeper/sampler=grid", "seed=choice(1,4,6)", "sweep.direction=minimize") == 0
+    assert results()["params"] == {"seed": 1}
+
+
+@pytest.mark.slow
+def test_a_search_of_which_nothing_came(search: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["hydra/sweeper/sampler=grid", "seed=choice(1,4)", "hydra.sweeper.max_failure_rate=1"]
+    assert search(*words, seed1="killed", seed4="killed") == 137
+    err = capsys.readouterr().err
+    assert err.startswith("the search ended: no trial came to a value\n")
+    assert "all jobs in swept failed: job 0 with exit code 137; job 1 with exit code 137" in err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("order", "best"), [((2, 0, 1), None), ((0, 2, 1), 1), ((1, 0, 2), 4)], ids=["first", "middle", "last"]
+)
+def test_a_search_that_bears_no_failure(
+    search: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    order: tuple[int, ...],
+    best: int | None,
+) -> None:
+    """As the plugin has it unless told otherwise: the first failure is the end. The best until then is written."""
+    ordered(monkeypatch, *order)
+    words = ["hydra/sweeper/sampler=grid", "seed=choice(1,4,6)", "hydra.sweeper.n_jobs=1"]
     assert search(*words, seed6="killed") == 137
-    assert results()["params"] == {"seed": best}
-    assert sorted(seeds().values()) == [1, 4, 6]
-    assert sorted(path.name for path in Path("swept").glob("*/error.json")) == ["error.json"]
+    err = capsys.readouterr().err
+    assert err.startswith(f"the search ended: job {order.index(2)} (")
+    assert "Failed" not in err
+    assert "Error executing" not in err
+    assert Path("swept/optimization_results.yaml").exists() == (best is not None)
+    if best is not None:
+        assert results()["params"] == {"seed": best}
+
+
+@pytest.mark.slow
+def test_optuna_speaks_as_we_do(search: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a study that is kept, which goes on; and numbers of 17 digits are for files."""
+    words = ["loss.beta=interval(0.1,0.9)", "hydra.sweeper.n_trials=2", "hydra/sweeper/sampler=random"]
+    kept = ["hydra.sweeper.sampler.seed=5", "hydra.sweeper.storage=sqlite:///study.db", "hydra.sweeper.study_name=x"]
+    assert search(*words, *kept) == 0
+    out, err = capsys.readouterr()
+    assert err.splitlines()[0] == "Optuna: A new study created in RDB with name: x"
+    drawn = [yaml.safe_load(Path(f"swept/{number}/config.yaml").read_text())["loss"]["beta"] for number in (0, 1)]
+    assert all(len(str(beta)) > 12 for beta in drawn)
+    for number, beta in enumerate(drawn):
+        assert f"job {number} begins: loss.beta={beta:.4g} (" in out
+        assert f"job {number}: loss.beta={beta:.4g}\n" in err
+    assert "[I " not in err
+    assert main(["sweep", "status", "swept"]) == 0
+    out = capsys.readouterr().out
+    assert f"loss.beta={drawn[0]:.4g}\n" in out
+    assert search(*words, *kept) == 0
+    assert capsys.readouterr().err.startswith(
+        "Optuna: Using an existing study with name 'x' instead of creating a new one."
+    )
 
 
 @pytest.mark.slow
@@ -83,6 +160,29 @@ def test_a_search_goes_on(search: Callable[..., int], capsys: pytest.CaptureFixt
     assert len(seeds()) == 9
     assert {number: seeds()[number] for number in first} == first
     assert [len(notes(Path("swept") / str(number))) for number in range(9)] == [1] * 9
+
+
+@pytest.mark.slow
+def test_a_grid_goes_on(search: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    assert search("hydra/sweeper/sampler=grid", "seed=choice(1,2,3,4,5,6)") == 0
+    first = seeds()
+    assert list(first.values()) != sorted(first.values())
+    assert main(["sweep", "resume", "swept"]) == 0
+    assert seeds() == first
+    assert capsys.readouterr().out.count("was done before") == 6
+
+
+@pytest.mark.slow
+def test_what_differs_of_a_search(search: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["hydra/sweeper/sampler=grid", "seed=choice(1,4)"]
+    assert search(*words) == 0
+    for word, said in (
+        ("loss.beta=0.5", "`loss.beta`: swept was begun without loss.beta=0.5. A sweep goes on with"),
+        ("trainer.max_steps=1", "`trainer.max_steps`: 1, and job 0 of swept is at step 2 already"),
+    ):
+        capsys.readouterr()
+        assert main(["sweep", "resume", "swept", word]) == 2
+        assert said in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -150,6 +250,7 @@ def test_examples_are_whole(tmp_path: Path) -> None:
     found = yaml.safe_load(slurm[1].partition("\n")[2])
     assert found["_target_"].endswith("SlurmLauncher")
     assert (found["gpus_per_node"], found["timeout_min"]) == (1, 720)
+    assert found["submitit_folder"] == "${hydra.sweep.dir}/.submitit/%j"
     assert joblib[0] == 0
     assert refused[0] == 2
     assert "'evel/reward' is no metric. Did you mean eval/reward" in refused[2]
