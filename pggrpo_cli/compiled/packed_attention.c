@@ -88,9 +88,7 @@ static void slopes_of(const struct packed *packed, const struct block *block, in
         float mass = log_mass[token * packed->heads + head * stacked + (row + s) % stacked];
         wide sum = {0};
         for (int64_t b = 0; b < block->blocks; b++) {
-            wide logarithm = load(scores + b * WIDTH) * packed->scaling - mass;
-            logarithm = chosen(logarithm > 0.0f, all(0), logarithm); /* of scores so large that their rounding would overflow */
-            wide weight = exponential(logarithm);
+            wide weight = exponential(load(scores + b * WIDTH) * packed->scaling - mass);
             weight = chosen(lanes_before(seen(block, query, b * WIDTH)), weight, all(0));
             store(scores + b * WIDTH, weight);
             sum += weight * load(of_weights + b * WIDTH);
