@@ -124,12 +124,14 @@ class PackedPlan:
         size = heads.query.shape[-1]
         if heads.softcap is not None or heads.sliding_window is not None or heads.value.shape[-1] != size or size % 2:
             return None
-        library = library_or_none(self.dtype, heads.query.device)
-        if library is None:
-            return None
-        if self._compiled is None:
+        return self.compiled_for(heads.query.device)
+
+    def compiled_for(self, device: torch.device) -> CompiledPacked | None:
+        """The plan as compiled code takes it; None where there is none."""
+        library = library_or_none(self.dtype, device)
+        if library is not None and self._compiled is None:
             self._compiled = CompiledPacked.of(library, self.groups)
-        return self._compiled
+        return None if library is None else self._compiled
 
     def rectangles(self, num_heads: int, device: torch.device) -> list[_Rectangle]:
         """Each group's prompt, and its completions, in the order of the flat row."""

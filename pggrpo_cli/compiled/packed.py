@@ -69,7 +69,33 @@ class CompiledPacked:
             most = max(most, _padded(group.prompt_length) + _padded(max(own, default=0)))
         return cls(library, tuple(parts), tuple(lengths), most, shared)
 
-    def described(self, query: torch.Tensor, key: torch.Tensor, scaling: float) -> _Packed:
+    def attended(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """query [N, H, D], key and value [N, K, D], contiguous → the output [N, H, D] and what its weights are made of [N, H, 2]."""
+        out = torch.empty_like(query)
+        masses = query.new_empty((*query.shape[:2], 2), dtype=torch.float32)
+        addresses = (part.data_ptr() for part in (query, key, value, out, masses))
+        self.library.packed_attention(ctypes.byref(self._described(query, key, scaling)), *addresses)
+        return out, masses
+
+    def gradients(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        masses: torch.Tensor,
+        grad: torch.Tensor,
+        scaling: float,
+    ) -> tuple[torch.Tensor, ...]:
+        """Of query, key and value; grad [N, H, D], contiguous."""
+        found = tuple(torch.empty_like(part) for part in (query, key, value))
+        shared = query.new_empty(2 * self.shared_keys * key.shape[1] * key.shape[2], dtype=torch.float32)
+        addresses = (part.data_ptr() for part in (query, key, value, grad, masses, *found, shared))
+        self.library.packed_attention_gradients(ctypes.byref(self._described(query, key, scaling)), *addresses)
+        return found
+
+    def _described(self, query: torch.Tensor, key: torch.Tensor, scaling: float) -> _Packed:
         """struct packed."""
         (_, heads, size), key_heads = query.shape, key.shape[1]
         parts = (_Part * len(self.parts))(*(_Part(*part[:5], part[5] * 2 * key_heads * size) for part in self.parts))
@@ -100,28 +126,15 @@ class _Attention(torch.autograd.Function):
     def forward(
         ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, packed: CompiledPacked, scaling: float
     ) -> torch.Tensor:
-        out = torch.empty_like(query)
-        log_mass = query.new_empty(query.shape[:2], dtype=torch.float32)
-        described = packed.described(query, key, scaling)
-        packed.library.packed_attention(
-            ctypes.byref(described), *(part.data_ptr() for part in (query, key, value, out, log_mass))
-        )
-        ctx.save_for_backward(query, key, value, log_mass)
+        out, masses = packed.attended(query, key, value, scaling)
+        ctx.save_for_backward(query, key, value, masses)
         ctx.options = (packed, scaling)
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        query, key, value, log_mass = ctx.saved_tensors
         packed, scaling = ctx.options
-        grad = grads[0].contiguous()
-        found = tuple(torch.empty_like(part) for part in (query, key, value))
-        shared = query.new_empty(2 * packed.shared_keys * key.shape[1] * key.shape[2], dtype=torch.float32)
-        described = packed.described(query, key, scaling)
-        packed.library.packed_attention_gradients(
-            ctypes.byref(described), *(part.data_ptr() for part in (query, key, value, grad, log_mass, *found, shared))
-        )
-        return *found, None, None
+        return *packed.gradients(*ctx.saved_tensors, grads[0].contiguous(), scaling), None, None
 
 
 def _padded(count: int) -> int:

@@ -7,9 +7,11 @@
  */
 #include "packed.h"
 
-/* scores of a row → weights in `number`; returns their log mass, and by *mass what the weights add up to */
-static float softmax_of(const struct block *block, int64_t query, const float *scores, float scaling, number *weights,
-                        float *mass) {
+/* What a row's weights exp((score − largest) · scaling) / mass are made of. */
+struct mass { float largest, mass; };
+
+/* scores of a row → weights times their mass in `number` */
+static struct mass softmax_of(const struct block *block, int64_t query, const float *scores, float scaling, number *weights) {
     wide most = all(-INFINITY), masses = {0};
     for (int64_t b = 0; b < block->blocks; b++) {
         wide score = load(scores + b * WIDTH);
@@ -24,32 +26,30 @@ static float softmax_of(const struct block *block, int64_t query, const float *s
         masses += weight;
         narrow(weights + b * WIDTH, weight);
     }
-    *mass = sum_of(masses);
-    return largest * scaling + logf(*mass);
+    return (struct mass){largest, sum_of(masses)};
 }
 
 static void attend_block(const struct packed *packed, const struct block *block, int64_t head, const number *query,
-                         struct room *room, number *out, float *log_mass) {
+                         struct room *room, number *out, struct mass *masses) {
     int64_t stacked = packed->heads / packed->key_heads, rows = block->count * stacked, padded = room->padded;
     gather(packed, block, head, query, padded, room->query);
     struct factor queries = {room->query, padded, STEP}, weights = {room->weights, room->columns, STEP};
     tall(queries, rows, padded / STEP, room->keys, WIDTH * padded, block->blocks, room->scores, room->columns);
-    float mass[rows];
-    for (int64_t row = 0; row < rows; row++) {
-        int64_t query_number = row / stacked, token = block->start + block->first + query_number;
-        log_mass[token * packed->heads + head * stacked + row % stacked] =
-            softmax_of(block, query_number, room->scores + row * room->columns, packed->scaling,
-                       room->weights + row * room->columns, mass + row);
-    }
+    struct mass *first = masses + (block->start + block->first) * packed->heads + head * stacked;
+    for (int64_t row = 0; row < rows; row++)
+        first[row / stacked * packed->heads + row % stacked] =
+            softmax_of(block, row / stacked, room->scores + row * room->columns, packed->scaling,
+                       room->weights + row * room->columns);
     tall(weights, rows, block->blocks * WIDTH / STEP, room->depth, WIDTH * room->columns, padded / WIDTH, room->out, padded);
     for (int64_t row = 0; row < rows; row++)
-        for (int64_t i = 0; i < padded; i++) room->out[row * padded + i] /= mass[row];
+        for (int64_t i = 0; i < padded; i++)
+            room->out[row * padded + i] /= first[row / stacked * packed->heads + row % stacked].mass;
     scatter(packed, block, head, room->out, padded, out);
 }
 
-/* query, out [N][heads][size], key, value [N][key heads][size], log_mass [N][heads] */
+/* query, out [N][heads][size], key, value [N][key heads][size], masses [N][heads] */
 void packed_attention(const struct packed *packed, const number *query, const number *key, const number *value, number *out,
-                      float *log_mass) {
+                      struct mass *masses) {
 #pragma omp parallel num_threads(packed->threads)
     {
         struct room room = room_of(packed, 0);
@@ -68,7 +68,7 @@ void packed_attention(const struct packed *packed, const number *query, const nu
                 as_depth(value + at, stride, length, size, before, room.depth, WIDTH * room.columns);
                 for (int64_t q = 0; q < length; q += step) {
                     struct block block = block_of(start, q, q + step < length ? step : length - q, part->prompt_length);
-                    attend_block(packed, &block, head, query, &room, out, log_mass);
+                    attend_block(packed, &block, head, query, &room, out, masses);
                 }
             }
         }
@@ -76,19 +76,20 @@ void packed_attention(const struct packed *packed, const number *query, const nu
     }
 }
 
-/* Of STEP rows from `row` on: weights P = exp(S · scaling − log mass) and slopes P (∂P − Σ P ∂P) · scaling, as b's depth is
+/* Of STEP rows from `row` on: weights P, from what the forward found of them, and slopes P (∂P − Σ P ∂P) · scaling, as b's depth is
  * rows, and the slopes also row by row, in place of weights. */
 static void slopes_of(const struct packed *packed, const struct block *block, int64_t head, int64_t row, int64_t rows,
-                      const float *log_mass, struct room *room) {
+                      const struct mass *masses, struct room *room) {
     int64_t stacked = packed->heads / packed->key_heads, columns = room->columns;
     float deltas[STEP];
     for (int s = 0; s < STEP && row + s < rows; s++) {
         int64_t query = (row + s) / stacked, token = block->start + block->first + query;
         float *scores = room->scores + (row + s) * columns, *of_weights = room->of_weights + (row + s) * columns;
-        float mass = log_mass[token * packed->heads + head * stacked + (row + s) % stacked];
+        struct mass of = masses[token * packed->heads + head * stacked + (row + s) % stacked];
+        float inverse = 1.0f / of.mass;
         wide sum = {0};
         for (int64_t b = 0; b < block->blocks; b++) {
-            wide weight = exponential(load(scores + b * WIDTH) * packed->scaling - mass);
+            wide weight = exponential((load(scores + b * WIDTH) - of.largest) * packed->scaling) * inverse;
             weight = chosen(lanes_before(seen(block, query, b * WIDTH)), weight, all(0));
             store(scores + b * WIDTH, weight);
             sum += weight * load(of_weights + b * WIDTH);
@@ -111,7 +112,7 @@ static void slopes_of(const struct packed *packed, const struct block *block, in
 }
 
 static void block_gradients(const struct packed *packed, const struct block *block, int64_t head, const number *query,
-                            const number *grad, const float *log_mass, struct room *room, number *grad_query) {
+                            const number *grad, const struct mass *masses, struct room *room, number *grad_query) {
     int64_t stacked = packed->heads / packed->key_heads, rows = block->count * stacked, padded = room->padded;
     int64_t columns = room->columns, steps = (rows + STEP - 1) / STEP;
     gather(packed, block, head, query, padded, room->query);
@@ -123,7 +124,7 @@ static void block_gradients(const struct packed *packed, const struct block *blo
     struct factor queries = {room->query, padded, STEP}, grads = {room->grad, padded, STEP};
     tall(queries, rows, padded / STEP, room->keys, WIDTH * padded, block->blocks, room->scores, columns);
     tall(grads, rows, padded / STEP, room->values, WIDTH * padded, block->blocks, room->of_weights, columns);
-    for (int64_t row = 0; row < rows; row += STEP) slopes_of(packed, block, head, row, rows, log_mass, room);
+    for (int64_t row = 0; row < rows; row += STEP) slopes_of(packed, block, head, row, rows, masses, room);
     struct factor slopes = {room->weights, columns, STEP};
     tall(slopes, rows, block->blocks * WIDTH / STEP, room->depth, WIDTH * columns, padded / WIDTH, room->out, padded);
     scatter(packed, block, head, room->out, padded, grad_query);
@@ -148,7 +149,7 @@ static void turn_out(float *columns, const struct room *room, int64_t first, int
 }
 
 static void part_gradients(const struct packed *packed, const struct part *part, int64_t head, const number *query,
-                           const number *key, const number *value, const number *grad, const float *log_mass,
+                           const number *key, const number *value, const number *grad, const struct mass *masses,
                            struct room *room, number *grad_query, number *grad_key, number *grad_value, float *shared) {
     int64_t stacked = packed->heads / packed->key_heads, size = packed->size, stride = packed->key_heads * size;
     int64_t before = padded_to_width(part->prompt_length), start = part->start, block_size = WIDTH * room->padded;
@@ -164,7 +165,7 @@ static void part_gradients(const struct packed *packed, const struct part *part,
         as_depth(key + at, stride, length, size, before, room->depth, WIDTH * room->columns);
         for (int64_t q = 0; q < length; q += step) {
             struct block block = block_of(start, q, q + step < length ? step : length - q, part->prompt_length);
-            block_gradients(packed, &block, head, query, grad, log_mass, room, grad_query);
+            block_gradients(packed, &block, head, query, grad, masses, room, grad_query);
         }
         if (!part->prompt_length) continue;
         turn_out(room->of_keys, room, before, length, size, NULL, grad_key + at, stride);
@@ -193,7 +194,7 @@ static void add_shared(const struct packed *packed, int64_t first, int64_t head,
 
 /* grad, grad_query [N][heads][size], the others as in packed_attention(); shared: room for what parts give to prompts */
 void packed_attention_gradients(const struct packed *packed, const number *query, const number *key, const number *value,
-                                const number *grad, const float *log_mass, number *grad_query, number *grad_key,
+                                const number *grad, const struct mass *masses, number *grad_query, number *grad_key,
                                 number *grad_value, float *shared) {
     int64_t items = packed->parts * packed->key_heads;
 #pragma omp parallel num_threads(packed->threads)
@@ -202,7 +203,7 @@ void packed_attention_gradients(const struct packed *packed, const number *query
 #pragma omp for schedule(dynamic)
         for (int64_t item = 0; item < items; item++)
             part_gradients(packed, packed->part + item / packed->key_heads, item % packed->key_heads, query, key, value, grad,
-                           log_mass, &room, grad_query, grad_key, grad_value, shared);
+                           masses, &room, grad_query, grad_key, grad_value, shared);
 #pragma omp for schedule(dynamic)
         for (int64_t item = 0; item < items; item++)
             if (!packed->part[item / packed->key_heads].prompt_length)

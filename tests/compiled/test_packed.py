@@ -37,7 +37,9 @@ def plan_of(groups: Groups, dtype: torch.dtype) -> tuple[PackedPlan, int]:
     return PackedPlan(found, dtype), start
 
 
-def attended(groups: Groups, heads: int, key_heads: int, size: int, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
+def attended(
+    groups: Groups, heads: int, key_heads: int, size: int, dtype: torch.dtype, scaling: float | None = None
+) -> tuple[torch.Tensor, ...]:
     """The output and the gradients of query, key and value."""
     plan, tokens = plan_of(groups, dtype)
     generator = torch.Generator().manual_seed(1)
@@ -45,7 +47,7 @@ def attended(groups: Groups, heads: int, key_heads: int, size: int, dtype: torch
     *tensors, grad = [part.to(torch.bfloat16).to(dtype) for part in made]
     for part in tensors:
         part.requires_grad_()
-    out = plan.attend(Heads(*tensors, layer=0, scaling=None, sliding_window=None, softcap=None))
+    out = plan.attend(Heads(*tensors, layer=0, scaling=scaling, sliding_window=None, softcap=None))
     return out.detach(), *torch.autograd.grad(out, tensors, grad)
 
 
@@ -58,6 +60,15 @@ def test_it_is_torch_in_float64_to_rounding(
     wanted = attended(groups, heads, key_heads, size, torch.float64)
     for ours, theirs in zip(attended(groups, heads, key_heads, size, dtype), wanted, strict=True):
         assert float((ours.double() - theirs).norm() / theirs.norm()) < tolerance
+
+
+def test_scores_beyond_what_a_log_resolves() -> None:
+    """The backward's weights are the forward's: with a log mass of 1e9 in float32 they would be off by e to the 32."""
+    needs_library(torch.float32)
+    found = attended(FEW, 4, 2, 8, torch.float32, scaling=1e9)
+    wanted = attended(FEW, 4, 2, 8, torch.float64, scaling=1e9)
+    assert torch.allclose(found[0].double(), wanted[0], atol=1e-5)
+    assert torch.allclose(found[3].double(), wanted[3], atol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
