@@ -8,14 +8,15 @@ import torch
 from pggrpo_cli import logprobs
 from pggrpo_cli.compiled import update
 from pggrpo_cli.logprobs import Head, token_logprobs
+from tests.compiled.here import compiled_library
 
 Found = tuple[torch.Tensor, ...]
 CPU = torch.device("cpu")
 
 
 def needs_library(dtype: torch.dtype) -> None:
-    if update.library_or_none(dtype, CPU) is None:
-        pytest.skip(f"no compiled code for {dtype} here")
+    compiled_library(bfloat16=dtype == torch.bfloat16)
+    assert update.library_or_none(dtype, CPU) is not None
 
 
 def scores(dtype: torch.dtype, wide: torch.dtype, rows: int, slopes: tuple[bool, bool] = (True, True)) -> Found:
