@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 
 from pggrpo_cli.attention import ATTENTION_NAME, AttentionPlan
+from pggrpo_cli.compiled.layers import compile_layers
 from pggrpo_cli.logprobs import Head, token_logprobs
 from pggrpo_cli.model_outline import context_length, end_token_ids
 from pggrpo_cli.packed_attention import PackedPlan
@@ -78,6 +79,7 @@ class Policy:
         module.eval()
         self.packable_reason: str | None = self._probe_packed() if like is None else like.packable_reason
         module.set_attn_implementation(self._plain_attention if self.packable_reason else ATTENTION_NAME)
+        self.uncompiled_reason: str | None = self._compile_layers() if like is None else like.uncompiled_reason
         if gradient_checkpointing:
             _checkpoint_activations(module)
 
@@ -182,6 +184,10 @@ class Policy:
     @property
     def _product_dtype(self) -> torch.dtype:
         return self.compute_dtype if self.autocasts else next(self.module.parameters()).dtype
+
+    def _compile_layers(self) -> str | None:
+        """None if its layers are computed by compiled code where that is possible, else why not."""
+        return compile_layers(self.module, self.compute_dtype) if self.packable else "it does not run packed"
 
     def _probe_packed(self) -> str | None:
         """None if a packed forward gives the module's own logits, else why not, in one line.

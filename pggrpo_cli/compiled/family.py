@@ -66,7 +66,7 @@ def decoder_of(module: Any) -> Decoder:
     if (reason := _beyond_a_probe(config)) is not None:
         raise Unlike(reason)
     try:
-        blocks = tuple(_block(layer) for layer in base.layers)
+        blocks = tuple(block_of(layer) for layer in base.layers)
         attention = base.layers[0].self_attn
         found = Decoder(
             blocks=blocks,
@@ -76,7 +76,7 @@ def decoder_of(module: Any) -> Decoder:
             key_heads=blocks[0].key.out_features // attention.head_dim,
             size=attention.head_dim,
             scaling=float(attention.scaling),
-            epsilon=_epsilon(base.norm),
+            epsilon=epsilon_of(base.norm),
         )
     except (AttributeError, IndexError, TypeError) as error:
         raise Unlike(f"its parts are others ({error})") from None
@@ -84,7 +84,7 @@ def decoder_of(module: Any) -> Decoder:
     return found
 
 
-def _block(layer: Any) -> Block:
+def block_of(layer: Any) -> Block:
     attention, mlp = layer.self_attn, layer.mlp
     if not isinstance(mlp.act_fn, nn.SiLU) and type(mlp.act_fn).__name__ != "SiLUActivation":
         raise Unlike(f"its activation is {type(mlp.act_fn).__name__}")
@@ -115,7 +115,7 @@ def _check(module: Any, base: Any, decoder: Decoder) -> None:
     if any(type(linear) is not nn.Linear for linear in linears):
         raise Unlike("its linear layers are others than torch's")
     for norm in (*norms, decoder.final_norm):
-        if _epsilon(norm) != decoder.epsilon or not isinstance(getattr(norm, "weight", None), nn.Parameter):
+        if epsilon_of(norm) != decoder.epsilon or not isinstance(getattr(norm, "weight", None), nn.Parameter):
             raise Unlike("its norms differ")
         if getattr(norm, "bias", None) is not None:
             raise Unlike("its norms have a bias")
@@ -177,7 +177,7 @@ def _beyond_a_probe(config: Any) -> str | None:
     return None
 
 
-def _epsilon(norm: nn.Module) -> float:
+def epsilon_of(norm: nn.Module) -> float:
     for name in ("variance_epsilon", "eps", "epsilon"):
         if isinstance(found := getattr(norm, name, None), float):
             return found

@@ -23,7 +23,7 @@ from pggrpo_cli.saying import saying
 
 HERE = Path(__file__).parent
 
-SOURCES = ("decode.c", "choose.c", "head.c", "packed_attention.c")
+SOURCES = ("decode.c", "choose.c", "head.c", "packed_attention.c", "layer.c")
 HEADERS = ("vectors.h", "products.h", "attention.h", "tiles.h", "packed.h")
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fPIC", "-std=gnu11")
 SECONDS = 120
@@ -135,6 +135,12 @@ def _declared(loaded: ctypes.CDLL) -> ctypes.CDLL:
         "head_gradient": [address, *[whole] * 3, address, ctypes.c_float, *[address] * 4, whole],
         "packed_attention": [address] * 6,
         "packed_attention_gradients": [address] * 10,
+        "normalized": [address, address, whole, whole, address, ctypes.c_float, address, address, whole],
+        "added": [address, address, whole, address, whole],
+        "normalized_gradient": [*[address] * 3, whole, whole, address, ctypes.c_float, *[address] * 3, whole],
+        "rotated": [address, *[whole] * 4, *[address] * 5, whole, whole],
+        "gated": [address, whole, whole, address, whole],
+        "gated_gradient": [address, address, whole, whole, address, whole],
         "choose": [address, whole, whole, ctypes.c_float, address, ctypes.POINTER(Draw), whole, address, address],
     }.items():
         getattr(loaded, name).argtypes = kinds

@@ -72,7 +72,7 @@ class CompiledPacked:
     def attended(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """query [N, H, D], key and value [N, K, D], contiguous → the output [N, H, D] and what its weights are made of [N, H, 2]."""
+        """query [N, H, D], key and value [N, K, D], contiguous → the output [N, H, D], and struct mass [N, H, 2]."""
         out = torch.empty_like(query)
         masses = query.new_empty((*query.shape[:2], 2), dtype=torch.float32)
         addresses = (part.data_ptr() for part in (query, key, value, out, masses))

@@ -16,6 +16,7 @@ CPU = torch.device("cpu")
 
 def needs_library(dtype: torch.dtype) -> None:
     compiled_library(bfloat16=dtype == torch.bfloat16)
+    assert update.library_or_none(dtype, CPU) is not None
 
 
 def scores(dtype: torch.dtype, wide: torch.dtype, rows: int, slopes: tuple[bool, bool] = (True, True)) -> Found:
