@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from pggrpo_cli.compiled.layers import compile_layers
 from pggrpo_cli.packed_attention import PackedPlan
 from pggrpo_cli.packing import pack
 from pggrpo_cli.planning.model_shape import ModelShape
@@ -85,11 +87,13 @@ def _saved(policy: Policy) -> list[tuple[int, int]]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """torch logs the traceback of what shapes alone cannot do before it raises."""
+    """torch logs the traceback of what shapes alone cannot do before it raises, and warns of addresses that they have not."""
     logger = logging.getLogger("torch._subclasses.fake_tensor")
     former, logger.disabled = logger.disabled, True
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logger.disabled = former
 
@@ -111,10 +115,13 @@ def outline_policy(config: Any, tokenizer: Any, weight_dtype: torch.dtype, compu
 
     with FakeTensorMode(allow_non_fake_inputs=True):  # token ids are real
         module = AutoModelForCausalLM.from_config(config, dtype=weight_dtype)
-        return Policy(module, tokenizer, compute_dtype, like=_Packable())  # type: ignore[arg-type]
+        policy = Policy(module, tokenizer, compute_dtype, like=_Packable())  # type: ignore[arg-type]
+        compile_layers(module, compute_dtype, ask=False)
+        return policy
 
 
 class _Packable:
     """What of a model cannot be asked without its numbers: taken to run packed, as the families that are tested do."""
 
     packable_reason: str | None = None
+    uncompiled_reason: str | None = None

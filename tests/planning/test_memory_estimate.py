@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from pggrpo_cli.check import checked
+from pggrpo_cli.compiled.update import in_torch
 from pggrpo_cli.composing import compose
 from pggrpo_cli.planning.activations import kept_for_backward, outline_policy
 from pggrpo_cli.planning.memory_estimate import FIRST_USE, MemoryEstimate, MemoryFacts, memory_estimate
@@ -18,6 +19,7 @@ from pggrpo_cli.planning.model_shape import ModelShape
 from pggrpo_cli.planning.optimizer_memory import optimizer_memory
 from pggrpo_cli.planning.run_counts import Lengths, RunCounts, run_counts
 from pggrpo_cli.policy import Policy
+from tests.compiled.here import compiled_library
 from tests.conftest import FAMILIES, save_classifier, save_tiny, tiny_model, tiny_policy
 
 SHAPE = ModelShape(
@@ -108,12 +110,18 @@ def test_shapes_alone_keep_what_the_model_keeps(family: str, dtype: torch.dtype)
 
 
 def test_what_a_llama_keeps_is_what_can_be_counted() -> None:
-    """d = 32, f = 64, 4 query and 2 key heads of 8. In float32 a layer keeps, a token: two norms their input, what they
-    normalised and their output (3 d each), q and k rotated, v, the attention's output (2 d + 2 · 16), gate, its silu, up,
-    their product (4 f)."""
-    kept = kept_for_backward(tiny_policy())
+    """d = 32, f = 64, 4 query and 2 key heads of 8. In float32 a layer of torch's keeps, a token: two norms their input, what
+    they normalised and their output (3 d each), q and k rotated, v, the attention's output (2 d + 2 · 16), gate, its silu, up,
+    their product (4 f). A compiled one: two norms their input and output (2 d each), the same of attention and two numbers a
+    head, gate, up and what the activation made of them (3 f)."""
+    with in_torch():
+        kept = kept_for_backward(tiny_policy())
     a_layer = 4 * (6 * 32 + 2 * 32 + 2 * 16 + 4 * 64)
     assert abs(kept.per_token - 2 * a_layer) < 0.15 * 2 * a_layer
+    compiled_library()
+    kept = kept_for_backward(tiny_policy())
+    a_layer = 4 * (4 * 32 + 2 * 32 + 2 * 16 + 2 * 4 + 3 * 64)
+    assert abs(kept.per_token - 2 * a_layer) < 0.1 * 2 * a_layer
     assert kept.fixed < 5000
     assert not kept.guessed
     casting = Policy(tiny_policy().module, tiny_policy().tokenizer, torch.bfloat16)
