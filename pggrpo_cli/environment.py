@@ -35,6 +35,8 @@ def describe_environment(computes: str) -> dict[str, Any]:
     """JSON-able; imports torch for threads and devices. `computes`: the dtype of products, and on which device."""
     import torch
 
+    from pggrpo_cli.compiled.library import code_name
+
     devices = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
         "time": datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -44,6 +46,7 @@ def describe_environment(computes: str) -> dict[str, Any]:
         "git": _git(Path.cwd()),
         "git_of_pggrpo": _git(Path(__file__).parent),
         "computes": computes,
+        "compiled": code_name(bfloat16=computes.startswith("bfloat16")) if computes.endswith("cpu") else None,
         "threads": {"torch": torch.get_num_threads(), "interop": torch.get_num_interop_threads()},
         "cores": os.cpu_count(),
         "devices": devices,
@@ -55,6 +58,7 @@ def describe_environment(computes: str) -> dict[str, Any]:
 
 MATTERS = {
     "computes": "products in",
+    "compiled": "compiled code",
     "threads.torch": "threads",
     "processor": "processor",
     "devices": "devices",

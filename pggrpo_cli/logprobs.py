@@ -81,6 +81,7 @@ def token_logprobs(
     backward computes the logits of a tile again instead of keeping them:
     ∂logprob/∂z = 1[target] − p,  ∂H/∂z = −p (log p + H).
     """
+    targets = targets.to(torch.long).contiguous()
     logprobs, entropies = _TokenLogprobs.apply(hidden, head.weight, head.bias, targets, head, temperature, with_entropy)
     return logprobs, entropies if with_entropy else None
 

@@ -63,8 +63,8 @@ def decoder_of(module: Any) -> Decoder:
     """Raises Unlike."""
     base = module.base_model
     config = module.config.get_text_config()
-    if _windowed(config):
-        raise Unlike("it attends in windows")
+    if (reason := _beyond_a_probe(config)) is not None:
+        raise Unlike(reason)
     try:
         blocks = tuple(block_of(layer) for layer in base.layers)
         attention = base.layers[0].self_attn
@@ -106,8 +106,11 @@ def block_of(layer: Any) -> Block:
 def _check(module: Any, base: Any, decoder: Decoder) -> None:
     linears = [linear for block in decoder.blocks for linear in block.linears]
     norms = [norm for block in decoder.blocks for norm in block.norms]
+    for part in base.modules():
+        if part._forward_hooks or part._forward_pre_hooks:
+            raise Unlike("somebody's hooks are in it")
     for part in (*linears, *norms, decoder.final_norm):
-        if "forward" in vars(part) or part._forward_hooks or part._forward_pre_hooks:
+        if "forward" in vars(part):
             raise Unlike("somebody's hooks are in it")
     if any(type(linear) is not nn.Linear for linear in linears):
         raise Unlike("its linear layers are others than torch's")
@@ -126,6 +129,14 @@ def _check(module: Any, base: Any, decoder: Decoder) -> None:
         raise Unlike("one of its gates has a bias")
     if decoder.blocks[0].query.out_features > MOST_STACKED * decoder.blocks[0].key.out_features:
         raise Unlike(f"more than {MOST_STACKED} query heads share a key head")
+    first = decoder.blocks[0]
+    heads = first.query.out_features // decoder.size
+    for block in decoder.blocks:
+        wanted = _shapes(first.query.in_features, heads, decoder, block.gate.out_features)
+        if [tuple(linear.weight.shape) for linear in block.linears] != wanted:
+            raise Unlike("its layers' shapes are others")
+    if len({block.gate.out_features for block in decoder.blocks}) > 1 or heads % decoder.key_heads:
+        raise Unlike("its layers differ in size")
     if any(linear.in_features % 2 for linear in linears) or decoder.size % 2:
         raise Unlike("its sizes are odd")
     known = {id(parameter) for part in (*linears, *norms, decoder.final_norm) for parameter in part.parameters()}
@@ -139,11 +150,31 @@ def _check(module: Any, base: Any, decoder: Decoder) -> None:
         raise Unlike(f"it is on {module.device.type}")
 
 
-def _windowed(config: Any) -> bool:
+def _shapes(hidden: int, heads: int, decoder: Decoder, inner: int) -> list[tuple[int, int]]:
+    """Of the weights [out, in] of a block's linear layers, in their order."""
+    attended, keys = heads * decoder.size, decoder.key_heads * decoder.size
+    return [
+        *((attended, hidden), (keys, hidden), (keys, hidden), (hidden, attended)),
+        *((inner, hidden), (inner, hidden), (hidden, inner)),
+    ]
+
+
+def _beyond_a_probe(config: Any) -> str | None:
+    """What a configuration asks for that a few short prompts might not show."""
     kinds = set(getattr(config, "layer_types", None) or ())
-    if kinds:
-        return kinds != {"full_attention"}
-    return getattr(config, "sliding_window", None) is not None and getattr(config, "use_sliding_window", True)
+    window = getattr(config, "sliding_window", None) is not None and getattr(config, "use_sliding_window", True)
+    if kinds - {"full_attention"} or (window and not kinds):
+        return "it attends in windows"
+    rotation = getattr(config, "rope_parameters", None) or {}
+    if rotation.get("rope_type") == "dynamic":
+        return "its rotation depends on what it has seen before"
+    if rotation.get("llama_4_scaling_beta"):
+        return "its queries grow with their position"
+    if not all(getattr(config, "no_rope_layers", None) or (1,)):
+        return "some of its layers do not rotate"
+    if getattr(config, "attn_logit_softcapping", None):
+        return "its scores are capped"
+    return None
 
 
 def epsilon_of(norm: nn.Module) -> float:

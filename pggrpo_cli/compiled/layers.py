@@ -25,11 +25,12 @@ TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.03}
 """How far what a compiled layer adds to its input may be from what torch's adds, on average, as a share of it."""
 
 
-def compile_layers(module: Any, dtype: torch.dtype) -> str | None:
+def compile_layers(module: Any, dtype: torch.dtype, *, ask: bool = True) -> str | None:
     """Lets the layers of a transformers model compute packed forwards by compiled code; None, or why they do not.
 
     Call with the packed attention set. The layers' classes change, as torch's parametrizations change them: copies of the
-    module are compiled too, and everything but the forward of packed tokens stays what it was.
+    module are compiled too, and everything but the forward of packed tokens stays what it was. `ask`: whether numbers can be
+    compared; a module of shapes alone has none.
     """
     try:
         decoder = decoder_of(module)
@@ -38,7 +39,7 @@ def compile_layers(module: Any, dtype: torch.dtype) -> str | None:
     if library_or_none(dtype, module.device) is None:
         return "there is no compiled code"
     try:
-        reason = _difference(module, decoder, dtype)
+        reason = _difference(module, decoder, dtype) if ask else None
     except (RuntimeError, NotImplementedError, AttributeError, TypeError, ValueError, KeyError) as error:
         return f"{type(error).__name__}: {error}"
     if reason is None:

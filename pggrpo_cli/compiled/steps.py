@@ -9,23 +9,29 @@ from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 
 from pggrpo_cli.compiled.choosing import choose
 from pggrpo_cli.compiled.family import Decoder, Unlike, decoder_of
-from pggrpo_cli.compiled.library import Layer, Model, Storage, Tokens, library
+from pggrpo_cli.compiled.library import Layer, Model, Storage, Tokens, Uncompiled, library
 from pggrpo_cli.engine.selection import Selection
-from pggrpo_cli.engine.steps import Capacity, LiveRows, OpenSteps, Steps, torch_steps
+from pggrpo_cli.engine.steps import Capacity, LiveRows, Steps, TorchSteps
+from pggrpo_cli.out_of_memory import first_line
+from pggrpo_cli.packed_attention import PackedPlan
+from pggrpo_cli.packing import pack
 from pggrpo_cli.policy import Policy
 
 WIDTH = 16
 """Keys, and output columns, in a block of decode.c."""
 
 
-PROBE_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}
-"""How far compiled log-probabilities may be from torch's, as a share of their own spread."""
+PROBE_TOLERANCE = 1e-4
+"""How far compiled log-probabilities may be from torch's in float32, as a share of their own spread: right models are at 1e-6."""
+PROBE = (tuple(range(3, 27)), (7, 2, 29))
+"""Two prompts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +44,30 @@ class CompiledDecoding:
 
     @classmethod
     def of(cls, policy: Policy) -> CompiledDecoding:
-        """Raises Uncompiled or Unlike where it cannot be, or where it does not compute what the policy's module does."""
+        """Raises Uncompiled or Unlike where it cannot be, or where it does not compute what the policy's module does.
+
+        Asked is the module itself, in float32, where a difference is no rounding: at the first positions and at the last
+        that its context has.
+        """
         decoder = decoder_of(policy.module)
-        if policy.compute_dtype not in PROBE_TOLERANCE or policy.head().softcap is not None:
-            raise Unlike("it computes in float64" if policy.head().softcap is None else "its logits are capped")
+        if policy.compute_dtype not in (torch.float32, torch.bfloat16):
+            raise Unlike(f"it computes in {str(policy.compute_dtype).removeprefix('torch.')}")
+        if policy.head().softcap is not None:
+            raise Unlike("its logits are capped")
         found = cls(decoder, library(bfloat16=policy.compute_dtype == torch.bfloat16), policy.compute_dtype)
-        expected, computed = _probed(policy, torch_steps), _probed(policy, found.open_steps)
-        difference = float((computed - expected).abs().mean() / expected.std())
-        if not difference < PROBE_TOLERANCE[policy.compute_dtype]:
+        try:
+            difference = _difference(policy, cls(decoder, library(bfloat16=False), torch.float32))
+        except (
+            RuntimeError,
+            MemoryError,
+            NotImplementedError,
+            AttributeError,
+            TypeError,
+            ValueError,
+            KeyError,
+        ) as error:
+            raise Unlike(f"{type(error).__name__}: {first_line(error)}") from None
+        if not difference < PROBE_TOLERANCE:
             raise Unlike(f"its log-probabilities differ by {difference:.2g} of their spread")
         return found
 
@@ -55,22 +77,56 @@ class CompiledDecoding:
         return Path(self.library._name).stem
 
     @contextmanager
-    def open_steps(self, policy: Policy, capacity: Capacity) -> Iterator[Steps]:
+    def open_steps(self, policy: Policy, capacity: Capacity) -> Iterator[CompiledSteps]:
         with torch.no_grad():
             yield CompiledSteps(self, policy, capacity)
 
 
-def _probed(policy: Policy, open_steps: OpenSteps) -> torch.Tensor:
-    """Log-probabilities behind two short prompts and two tokens of two completions each."""
+_FOUND: WeakKeyDictionary[Policy, CompiledDecoding | str] = WeakKeyDictionary()
+
+
+def decoding_of(policy: Policy) -> CompiledDecoding | str:
+    """CompiledDecoding.of, once for each policy; or why it cannot be."""
+    if policy not in _FOUND:
+        try:
+            _FOUND[policy] = CompiledDecoding.of(policy)
+        except (Uncompiled, Unlike) as reason:
+            _FOUND[policy] = str(reason)
+    return _FOUND[policy]
+
+
+def _difference(policy: Policy, compiled: CompiledDecoding) -> float:
+    """Of log-probabilities behind two prompts and two tokens of two completions each, and behind the prompts at the end of
+    the context."""
+    trains = policy.module.training
+    exact = Policy(policy.module, policy.tokenizer, torch.float32, like=policy)
     vocabulary = min(policy.config.vocab_size, 1000)
-    prompts = [[token % vocabulary for token in part] for part in ((5, 17, 3, 11), (7, 2, 29))]
-    capacity = Capacity(slots=2, prompt_tokens=4, rows=4, row_tokens=2)
-    with open_steps(policy, capacity) as steps:
-        found = [steps.prefill(prompts, 0).clone()]
-        for held, tokens in enumerate(((9, 4, 21, 13), (6, 8, 1, 30))):
-            live = LiveRows(slots=[0, 0, 1, 1], held=[held] * 4, prompt_lengths=[4, 3])
-            found.append(steps.next_logits([token % vocabulary for token in tokens], live).clone())
-    return torch.cat(found).float().log_softmax(1)
+    prompts = [[token % vocabulary for token in prompt] for prompt in PROBE]
+    capacity = Capacity(slots=2, prompt_tokens=max(map(len, prompts)), rows=4, row_tokens=2)
+    shift = max(0, policy.context_length - capacity.prompt_tokens)
+    packed = pack(prompts, [[] for _ in prompts])
+    try:
+        with exact.sampling():
+            expected = _stepped(TorchSteps(exact, capacity), prompts)
+            plan = PackedPlan(packed.groups, torch.float32)
+            last = torch.tensor([group.start + group.num_tokens - 1 for group in packed.groups])
+            expected.append(exact.logits(exact.hidden(packed.input_ids, packed.position_ids + shift, plan)[last]))
+        with compiled.open_steps(exact, capacity) as steps:
+            found = _stepped(steps, prompts)
+            found.append(steps.prefill(prompts, 0, shift))
+    finally:
+        policy.module.train(trains)
+    one, other = (torch.cat(part).log_softmax(1) for part in (expected, found))
+    return float((one - other).abs().max() / one.std())
+
+
+def _stepped(steps: Steps, prompts: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+    vocabulary = max(map(max, prompts)) + 1
+    found = [steps.prefill(prompts, 0).clone()]
+    for held, tokens in enumerate(((9, 4, 21, 13), (6, 8, 1, 30))):
+        live = LiveRows(slots=[0, 0, 1, 1], held=[held] * 4, prompt_lengths=[len(prompt) for prompt in prompts])
+        found.append(steps.next_logits([token % vocabulary for token in tokens], live).clone())
+    return found
 
 
 class CompiledSteps:
@@ -103,13 +159,14 @@ class CompiledSteps:
         )
         self._scratch = torch.empty(0)
 
-    def prefill(self, prompts: Sequence[Sequence[int]], first_slot: int) -> torch.Tensor:
+    def prefill(self, prompts: Sequence[Sequence[int]], first_slot: int, shift: int = 0) -> torch.Tensor:
+        """`shift`: the position of the first token."""
         lengths = [len(prompt) for prompt in prompts]
         slots = [slot for slot, length in enumerate(lengths, first_slot) for _ in range(length)]
-        positions = [position for length in lengths for position in range(length)]
+        held = [position for length in lengths for position in range(length)]
         tokens = [token for prompt in prompts for token in prompt]
         last = [end - 1 for end in accumulate(lengths)]
-        return self._computed(tokens, positions, slots, positions, None, last)
+        return self._computed(tokens, [shift + position for position in held], slots, held, None, last)
 
     def next_logits(self, tokens: Sequence[int], live: LiveRows) -> torch.Tensor:
         positions = [live.prompt_lengths[slot] + own for slot, own in zip(live.slots, live.held, strict=True)]
@@ -128,6 +185,8 @@ class CompiledSteps:
         decoder, library = self._decoder, self._compiled.library
         x = decoder.embedding(torch.tensor(tokens)).contiguous()
         cosine, sine = (table[0].contiguous() for table in decoder.rotation(x[None], torch.tensor([positions])))
+        if cosine.shape != (len(tokens), decoder.size):
+            raise ValueError("it rotates a part of a head")
         numbers = [None if part is None else torch.tensor(part) for part in (slots, held, prompt_lengths, wanted)]
         logits = torch.empty(len(tokens if wanted is None else wanted), self._vocabulary)
         floats = library.scratch_floats(ctypes.byref(self._model), len(tokens))

@@ -68,6 +68,9 @@ static void as_columns(const number *from, int64_t stride, int64_t count, int64_
         number *to = b + (first + j) / WIDTH * block + (first + j) % WIDTH * STEP;
         for (int64_t i = 0; i < size; i += STEP) memcpy(to + i * WIDTH, from + j * stride + i, STEP * sizeof *to);
     }
+    for (int64_t j = first + count; j < first + padded_to_width(count); j++) /* 0 · NaN of a longer sequence would be NaN */
+        for (int64_t i = 0; i < size; i += STEP)
+            memset(b + j / WIDTH * block + j % WIDTH * STEP + i * WIDTH, 0, STEP * sizeof *b);
 }
 
 /* the STEP rows from `from` on, number by number; a row that is not there is 0 */
@@ -88,6 +91,8 @@ static void as_depth(const number *from, int64_t stride, int64_t count, int64_t 
         for (int64_t i = 0; i < size; i += WIDTH)
             together(from + j * stride + i, stride, count - j, size - i < WIDTH ? size - i : WIDTH,
                      b + i / WIDTH * block + (first + j) * WIDTH);
+    int64_t end = first + (count + STEP - 1) / STEP * STEP, left = first + padded_to_width(count) - end;
+    for (int64_t i = 0; i < size; i += WIDTH) memset(b + i / WIDTH * block + end * WIDTH, 0, left * WIDTH * sizeof *b);
 }
 
 INLINE void interleave(number *to, const wide *rows) {

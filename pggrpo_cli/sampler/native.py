@@ -8,9 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from pggrpo_cli.compiled.family import Unlike
-from pggrpo_cli.compiled.library import Uncompiled
-from pggrpo_cli.compiled.steps import CompiledDecoding
+from pggrpo_cli.compiled.steps import decoding_of
 from pggrpo_cli.engine.decoding import decode_groups
 from pggrpo_cli.engine.selection import Selection
 from pggrpo_cli.engine.steps import OpenSteps, torch_steps
@@ -84,6 +82,8 @@ class OpenNative:
         selection, stop_rule = selection_of(self.sampler), stop_rule_of(self.sampler, policy)
         if policy.packable:
             return self._decode(policy, prompts, selection, stop_rule, draws, finished, drawn)
+        if self.sampler.decoding == "compiled":
+            self._not_compiled(f"the model does not run packed ({policy.packable_reason})", policy)
         if not self._said:
             print(
                 f"sampler: native cannot run this model ({policy.packable_reason}); using generate()", file=sys.stderr
@@ -127,13 +127,14 @@ class OpenNative:
     def _steps_of(self, policy: Policy) -> OpenSteps:
         """Compiled decoding where it is possible, unless the configuration says otherwise."""
         if self._decided is None or self._decided[0] is not policy:
-            name, steps = "torch", torch_steps
+            name: str = "torch"
+            steps: OpenSteps = torch_steps
             if self.sampler.decoding != "torch":
-                try:
-                    compiled = CompiledDecoding.of(policy)
+                compiled = decoding_of(policy)
+                if isinstance(compiled, str):
+                    self._not_compiled(compiled, policy)
+                else:
                     name, steps = compiled.name, compiled.open_steps
-                except (Uncompiled, Unlike) as reason:
-                    self._not_compiled(str(reason), policy)
             if self._decoding not in (None, name):
                 warn("tokens may differ from here on: the rollouts before were decoded by other code")
             self._decided, self._decoding = (policy, steps), name

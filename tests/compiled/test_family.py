@@ -45,6 +45,72 @@ def test_members_with_other_heads() -> None:
         assert CompiledDecoding.of(policy).decoder.size == size
 
 
+def other_model(family: str, **options: Any) -> Policy:
+    import transformers
+
+    torch.manual_seed(0)
+    sizes = {
+        **{"vocab_size": 256, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 4, "head_dim": 16},
+        **{"num_attention_heads": 4, "num_key_value_heads": 2, "pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0},
+    }
+    config = getattr(transformers, f"{family}Config")(**{**sizes, **options})
+    module = getattr(transformers, f"{family}ForCausalLM")(config)
+    for parameter in module.parameters():
+        if parameter.dim() > 1:
+            nn.init.normal_(parameter, std=0.05)
+    return Policy(module, tiny_policy().tokenizer, torch.float32)
+
+
+def far_in_its_context(factor: float) -> dict[str, Any]:
+    rotation = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 16384}
+    return {"rope_parameters": {**rotation, "llama_4_scaling_beta": factor}, "max_position_embeddings": 65536}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("family", "options", "said"),
+    [
+        ("SmolLM3", {"no_rope_layers": [1, 1, 1, 0]}, "do not rotate"),
+        ("Helium", {}, "differ by"),
+        ("Ernie4_5", {}, "differ by"),
+        ("Granite", {"residual_multiplier": 0.97}, "differ by"),
+        ("Granite", {"embedding_multiplier": 2.0}, "differ by"),
+        ("Ministral3", far_in_its_context(0.1), "grow with their position"),
+        ("Llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}, "has seen before"),
+    ],
+)
+def test_models_that_look_alike(family: str, options: dict[str, Any], said: str, dtype: torch.dtype) -> None:
+    compiled_library(bfloat16=dtype == torch.bfloat16)
+    policy = other_model(family, **options)
+    policy.compute_dtype = dtype
+    with pytest.raises(Unlike, match=said):
+        CompiledDecoding.of(policy)
+
+
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [
+        ("Granite", {"residual_multiplier": 1.0, "attention_multiplier": 0.3}),
+        ("SeedOss", {}),
+        ("Llama", {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}),
+    ],
+)
+def test_models_that_are_alike(family: str, options: dict[str, Any]) -> None:
+    compiled_library()
+    CompiledDecoding.of(other_model(family, **options))
+
+
+def pruned(policy: Policy) -> None:
+    mlp = policy.module.model.layers[1].mlp
+    mlp.gate_proj, mlp.up_proj, mlp.down_proj = (
+        nn.Linear(32, 48, bias=False), nn.Linear(32, 48, bias=False), nn.Linear(48, 32, bias=False),
+    )  # fmt: skip
+
+
+def steered(policy: Policy) -> None:
+    policy.module.model.layers[1].register_forward_hook(lambda _, __, output: output)
+
+
 def windowed(policy: Policy) -> None:
     policy.module.config.layer_types = ["sliding_attention", "full_attention"]
 
@@ -93,6 +159,8 @@ def with_a_factor_in_its_forward(policy: Policy) -> None:
     [
         (windowed, "it attends in windows"),
         (hooked, "hooks"),
+        (steered, "hooks"),
+        (pruned, "differ in size"),
         (wrapped, "linear layers are others"),
         (with_a_part, "parts of its own"),
         (with_gelu, "activation is GELU"),

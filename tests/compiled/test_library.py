@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,13 @@ from tests.compiled.here import compiled_library
 from tests.conftest import random_prompts, tiny_policy
 from tests.sampler.test_native import DRAWS, NATIVE, sample, tokens
 
-load = code.library.__wrapped__
+
+def load(*, bfloat16: bool) -> ctypes.CDLL:
+    """As in a new process."""
+    found = code._library.__wrapped__(bfloat16)
+    if isinstance(found, str):
+        raise Uncompiled(found)
+    return found
 
 
 @pytest.fixture
@@ -67,6 +75,65 @@ def test_a_compiler_that_fails(cache: Path, tmp_path: Path, monkeypatch: pytest.
     assert list(cache.iterdir()) == []
 
 
+@pytest.mark.parametrize("script", ["exit 0", "kill -9 $$", "touch x; echo gcc"])
+def test_a_compiler_that_makes_nothing(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CC", program(tmp_path, script))
+    with pytest.raises(Uncompiled, match="cannot"):
+        load(bfloat16=False)
+    assert not cache.exists() or list(cache.iterdir()) == []
+
+
+def test_a_compiler_that_cannot_be_run(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = Path(program(tmp_path, ""))
+    file.write_bytes(bytes(40))
+    monkeypatch.setenv("CC", str(file))
+    with pytest.raises(Uncompiled, match="it cannot be used"):
+        load(bfloat16=False)
+
+
+def test_a_compiler_with_arguments(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "cc -DMINE")
+    assert compiler() == ["cc", "-DMINE"]
+    load(bfloat16=False)
+
+
+def test_a_file_that_was_cut_off_is_made_again(cache: Path) -> None:
+    elsewhere = "from pggrpo_cli.compiled.library import library; library(bfloat16=False)"
+    subprocess.run([sys.executable, "-c", elsewhere], check=True)  # a process does not look again at what it has loaded
+    (file,) = cache.iterdir()
+    file.write_bytes(b"")
+    load(bfloat16=False)
+    assert file.stat().st_size > 10_000
+
+
+def test_a_file_that_others_could_write_is_not_loaded(cache: Path) -> None:
+    load(bfloat16=False)
+    (file,) = cache.iterdir()
+    for place in (file, cache):
+        place.chmod(0o777)
+        with pytest.raises(Uncompiled, match="others may write"):
+            load(bfloat16=False)
+        place.chmod(0o700)
+    load(bfloat16=False)
+
+
+def test_never(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGGRPO_COMPILED", "never")
+    with pytest.raises(Uncompiled, match="says never"):
+        code.library(bfloat16=False)
+    assert code.code_name(bfloat16=False) == "torch: $PGGRPO_COMPILED says never"
+
+
+def test_a_folder_with_a_space(monkeypatch: pytest.MonkeyPatch) -> None:
+    maps = "7f-7f r-xp 00000000 fe:01 1 /a b/libgomp-24e2ab19.so.1.0.0\n7f-7f r-xp 0 fe:01 1 /usr/lib/libgomp.so.1\n"
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: maps)
+    monkeypatch.setattr("torch.__file__", "/a b/__init__.py")
+    assert code._openmp() == "/a b/libgomp-24e2ab19.so.1.0.0"
+
+
 def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled_library()
     (tmp_path / "file").write_text("")
@@ -92,6 +159,7 @@ def test_the_sampler_without_it(
     with_it = sample(replace(NATIVE, decoding="compiled"), policy, prompts, context)
     assert capsys.readouterr().err == ""
     monkeypatch.setattr("pggrpo_cli.compiled.steps.library", refused)
+    policy = tiny_policy()  # one is asked once
     without = sample(replace(NATIVE, decoding="auto"), policy, prompts, context)
     assert tokens(without) == tokens(with_it)
     assert "decoding in torch, which is slower than compiled code: the test says so" in capsys.readouterr().err
