@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from pggrpo_cli.compiled.family import Block, Decoder, Unlike, block_of, decoder_of, epsilon_of
 from pggrpo_cli.compiled.packed import CompiledPacked
@@ -65,7 +66,9 @@ def _difference(module: Any, decoder: Decoder, dtype: torch.dtype) -> str | None
                 wanted = _first(layer.forward(x, **given)) - x
             found = _class_of(layer).compute_packed(layer, x, given)
             if found is None:
-                return "its layers have biases, norms of queries, sizes that are no multiples of 16 or other inputs"
+                return (
+                    "its layers have other biases, norms of queries, sizes that are no multiples of 16 or other inputs"
+                )
             difference = float((found - x - wanted).abs().mean() / wanted.abs().mean())
             if not difference < TOLERANCE[dtype]:
                 return f"what a layer adds differs by {difference:.2g} of itself"
@@ -92,9 +95,9 @@ def _compiled_class(plain: Any) -> Any:
             return None
         block: Block = block_of(layer)
         weights = [linear.weight for linear in block.linears]
-        found: torch.Tensor = _Layer.apply(
-            hidden_states[0].contiguous(), block.attention_norm.weight, block.mlp_norm.weight, *weights, shape
-        )
+        biases = [linear.bias for linear in block.linears[:3]]
+        norms = (block.attention_norm.weight, block.mlp_norm.weight)
+        found: torch.Tensor = _Layer.apply(hidden_states[0].contiguous(), *norms, *weights, *biases, shape)
         return found[None]
 
     def forward(self: Any, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -154,7 +157,10 @@ def _plain_block(layer: Any) -> Block | None:
     parts = (layer.self_attn, layer.mlp, layer.mlp.act_fn, *block.linears, *block.norms)
     if block.query_norm is not None or block.key_norm is not None or any(map(_touched, parts)):
         return None
-    if any(type(linear) is not nn.Linear or linear.bias is not None for linear in block.linears):
+    if any(type(linear) is not nn.Linear for linear in block.linears):
+        return None
+    biased = [linear.bias is not None for linear in block.linears]
+    if any(biased[3:]) or len(set(biased[:3])) > 1:
         return None
     return None if any("weight" not in part._parameters for part in (*block.linears, *block.norms)) else block
 
@@ -171,13 +177,14 @@ class _Layer(torch.autograd.Function):
     def forward(
         ctx: Any, x: torch.Tensor, attention_norm: torch.Tensor, mlp_norm: torch.Tensor, *rest: Any
     ) -> torch.Tensor:
-        *weights, shape = rest
+        *weights, query_bias, key_bias, value_bias, shape = rest
         query, key, value, out, gate, up, down = weights
         calls = _Calls(shape)
         qkv_weight, gate_up_weight = calls.joined(query, key, value), calls.joined(gate, up)
         out_weight, down_weight = out.to(shape.dtype), down.to(shape.dtype)
         first = calls.normalized(x, None, attention_norm)[1]
-        heads = calls.rotated(first @ qkv_weight.t())
+        biases = None if query_bias is None else torch.cat([query_bias, key_bias, value_bias]).to(shape.dtype)
+        heads = calls.rotated(F.linear(first, qkv_weight, biases))
         mixed, masses = shape.packed.attended(*heads, shape.scaling)
         mixed = mixed.flatten(1)
         middle, second = calls.normalized(x, mixed @ out_weight.t(), mlp_norm)
@@ -187,7 +194,8 @@ class _Layer(torch.autograd.Function):
             *(x, attention_norm, mlp_norm, qkv_weight, out_weight, gate_up_weight, down_weight),
             *(first, *heads, masses, mixed, middle, second, gate_up, gated),
         )
-        ctx.shape, ctx.rows = shape, [(weight.shape[0], weight.dtype) for weight in weights]
+        ctx.shape, ctx.bias_dtype = shape, None if query_bias is None else query_bias.dtype
+        ctx.rows = [(weight.shape[0], weight.dtype) for weight in weights]
         return calls.added(middle, gated @ down_weight.t())
 
     @staticmethod
@@ -208,7 +216,10 @@ class _Layer(torch.autograd.Function):
         grad, _, of_attention_norm = calls.normalized_gradient(x, of_qkv @ qkv_weight, grad, attention_norm)
         found = (of_query, of_key, of_value, of_out, of_gate, of_up, of_down)
         of_weights = (part.to(dtype) for part, (_, dtype) in zip(found, ctx.rows, strict=True))
-        return grad, of_attention_norm, of_mlp_norm, *of_weights, None
+        of_biases: tuple[torch.Tensor | None, ...] = (None, None, None)
+        if ctx.bias_dtype is not None:
+            of_biases = of_qkv.sum(0, dtype=torch.float32).to(ctx.bias_dtype).split([rows for rows, _ in ctx.rows[:3]])
+        return grad, of_attention_norm, of_mlp_norm, *of_weights, *of_biases, None
 
 
 @dataclass(frozen=True, slots=True)
