@@ -8,6 +8,8 @@ from typing import Any
 import torch
 
 from pggrpo_cli.class_source import is_ours
+from pggrpo_cli.compiled.family import Unlike, decoder_of
+from pggrpo_cli.compiled.library import Uncompiled, library
 from pggrpo_cli.config import TrainConfig
 from pggrpo_cli.instantiate import component
 from pggrpo_cli.loading import HELD_OUT_ROWS
@@ -47,7 +49,7 @@ def _facts(config: TrainConfig, policy: Policy, loss: Loss, lengths: Lengths, ba
         shape=shape,
         weight_width=weights.itemsize,
         compute_width=policy.compute_dtype.itemsize,
-        rollout_copies=int(policy.compute_dtype != weights) + int(cpu and policy.compute_dtype == torch.bfloat16),
+        rollout_copies=_rollout_copies(config.sampler, policy),
         keeps_freed=cpu,
         kept_per_token=kept.per_token,
         kept_fixed=kept.fixed,
@@ -61,6 +63,22 @@ def _facts(config: TrainConfig, policy: Policy, loss: Loss, lengths: Lengths, ba
         longest_prompt=lengths.longest_prompt,
         max_rows=_rows_at_once(config.sampler),
         loads_twice=str(config.model.get("path") or "").endswith(".gguf"),
+    )
+
+
+def _rollout_copies(sampler: Mapping[str, Any], policy: Policy) -> int:
+    """Of linear layers and head: compiled decoding packs one; torch casts one where weights are of another dtype, and packs
+    it where that pays."""
+    narrow = policy.compute_dtype == torch.bfloat16
+    if policy.device.type == "cpu" and sampler.get("online", sampler).get("decoding") != "torch":
+        try:
+            library(bfloat16=narrow)
+            decoder_of(policy.module)
+            return 1
+        except (Uncompiled, Unlike):
+            pass
+    return int(policy.compute_dtype != next(policy.module.parameters()).dtype) + int(
+        policy.device.type == "cpu" and narrow
     )
 
 

@@ -124,7 +124,7 @@ def _cells(kind: Kind) -> dict[str, str]:
 
 def _all(plan: SweepPlan) -> dict[str, str]:
     steps = {one.plan.counts.steps for one in plan.kinds}
-    product = f": {plan.jobs:,} jobs × {steps.pop():,}" if len(steps) == 1 else ""
+    product = f": {plan.jobs:,} jobs × {steps.pop():,}" if len(steps) == 1 and plan.jobs > 1 else ""
     return {
         "steps": f"{plan.total('steps'):,}{product}",
         "updates": f"{plan.total('updates'):,}",

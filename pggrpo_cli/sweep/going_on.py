@@ -92,7 +92,7 @@ def _words_that_matter(words: Iterable[str]) -> set[str]:
 
 
 def _wrong_words(typed: Sequence[str]) -> list[str]:
-    return [word for word in typed if not runs.may_change(_key(word), (*runs.MAY_CHANGE, "hydra"))]
+    return [word for word in typed if not runs.may_change(_key(word).replace("/", "."), (*runs.MAY_CHANGE, "hydra"))]
 
 
 def _key(word: str) -> str:
