@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice, product
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -17,6 +18,8 @@ from pggrpo_cli.config import SECTIONS, TrainConfig, key_of
 from pggrpo_cli.errors import ConfigError, UsageError
 from pggrpo_cli.suggestions import did_you_mean, nearest
 
+MOST_TRIED = 64
+"""Combinations of a sweep that are looked through for the one an error is about."""
 Compose = Callable[[list[str]], DictConfig]
 NO_SUCH_KEY = r"Could not override '(?P<key>[^']+)'|Could not delete (?:from config\. )?'(?P<deleted>[^'=]+)"
 PLUGINS = {"optuna": "optuna", "tpe": "optuna", "joblib": "joblib", "submitit": "slurm"}
@@ -82,7 +85,9 @@ def _composition(error: Exception, overrides: list[str], groups: Callable[[], li
     deleted = re.match(r"Could not delete from config\. '([^']+)' does not exist", text)
     if found or deleted:
         key = deleted[1] if deleted else (found["key"] or found["deleted"]) if found else ""
-        return no_such_key(key, known_keys(_compose_without(key, overrides, compose)), groups())
+        config, of_a_sweep = _compose_without(key, overrides, compose)
+        told = no_such_key(key, known_keys(config), groups())
+        return f"{told} So it is with {' '.join(of_a_sweep)}." if of_a_sweep else told
     within = re.match(r"In 'data/(\w+)': Could not override '\w+@(data\.sources\.[^.']+)", text)
     if within:
         return (
@@ -133,15 +138,26 @@ def known_keys(cfg: Any) -> list[str]:
     return keys
 
 
-def _compose_without(key: str, overrides: list[str], compose: Compose) -> Any:
-    """The configuration without the override of `key`; if another one is wrong too, without any."""
+def _compose_without(key: str, overrides: list[str], compose: Compose) -> tuple[Any, list[str]]:
+    """The configuration without the override of `key`, and the values that a sweep has in it, the first ones with which the
+    key is not there; if another override is wrong too, without any."""
     others = [one for one in overrides if one.lstrip("+~").partition("=")[0] != key]
-    for attempt in (others, []):
+    try:
+        parsed = OverridesParser.create().parse_overrides(others)
+        sweeping = [one for one in parsed if one.is_sweep_override()]
+        values = [[f"{one.key_or_group}={value}" for value in one.sweep_string_iterator()] for one in sweeping]
+    except (HydraException, ValueError):
+        sweeping, values = [], []
+    plain = [one for one in others if one not in {swept.input_line for swept in sweeping}]
+    found: tuple[Any, list[str]] | None = None
+    for chosen in islice(product(*values), MOST_TRIED):
         try:
-            return compose(attempt)
+            found = compose([*plain, *chosen]), list(chosen)
         except (HydraException, OmegaConfBaseException):
             continue
-    return {}
+        if key not in known_keys(found[0]):
+            return found
+    return found or (compose([]), [])
 
 
 def _bad_value(override: str, cause: OmegaConfBaseException) -> str:

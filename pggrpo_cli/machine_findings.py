@@ -165,7 +165,7 @@ def _torch() -> Iterator[Finding]:
         narrow = resolve_compute_dtype("auto", torch.device(name)) == torch.bfloat16
         dtype = "bfloat16 in hardware" if narrow else "no bfloat16 in hardware, so it computes in float32"
         yield ok(name, f"{about_it}; {dtype}")
-    yield _compiled_decoding()
+    yield _compiled_code()
     if threads > allowed:
         yield warning(
             "threads", f"torch uses {threads} threads on {allowed} cores: they wait for each other",
@@ -178,20 +178,23 @@ def _torch() -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _compiled_decoding() -> Finding:
+def _compiled_code() -> Finding:
     import torch
 
-    from pggrpo_cli.compiled.library import Uncompiled, compiler, library
+    from pggrpo_cli.compiled.library import NoCompiler, Uncompiled, compiler, library
     from pggrpo_cli.policy import resolve_compute_dtype
 
     dtype = resolve_compute_dtype("auto", torch.device("cpu"))
     try:
+        command = compiler()
         library(bfloat16=dtype == torch.bfloat16)
-    except Uncompiled as reason:
+    except NoCompiler as reason:
         return warning(
-            "decoding", f"in torch: {reason}", "on a CPU, completions come two to three times as fast with a C compiler"
+            "compiled code", f"none: {reason}", "completions come two to three times as fast with one: apt install gcc"
         )
-    return ok("decoding", f"in C code compiled by {compiler()}, for models of the Llama family on the CPU")
+    except Uncompiled as reason:
+        return warning("compiled code", f"none, so rollouts and updates are slower: {reason}", "mend that if you can")
+    return ok("compiled code", f"by {' '.join(command)}, for rollouts and updates of the Llama family on the CPU")
 
 
 def _cgroup(name: str) -> str:

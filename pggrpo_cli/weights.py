@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
+from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
 
@@ -68,11 +70,11 @@ def load_gguf(path: Path, key: str) -> LoadedModel:
     """A GGUF file, dequantised to float32."""
     if not path.exists():
         raise ConfigError(f"`{key}`: there is no file {path}.")
-    try:
-        import gguf  # noqa: F401
-    except ImportError as error:
-        raise ConfigError(f"`{key}`: reading {path.name} needs gguf: pip install 'pggrpo[gguf]'") from error
-    loaded = _from_pretrained(str(path.parent), None, key, gguf_file=path.name)
+    for name in ("gguf", "accelerate"):  # transformers reads GGUF with both
+        if find_spec(name) is None:
+            raise ConfigError(f"`{key}`: reading {path.name} needs {name}: pip install 'pggrpo[gguf]'")
+    with redirect_stderr(StringIO()):  # a bar of transformers' own that no setting turns off
+        loaded = _from_pretrained(str(path.parent), None, key, gguf_file=path.name)
     # What was dequantised is no longer quantised; saved with the key, the folder would not load again.
     if hasattr(loaded.module.config, "quantization_config"):
         del loaded.module.config.quantization_config

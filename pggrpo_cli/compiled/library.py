@@ -34,6 +34,10 @@ class Uncompiled(Exception):
     """Why there is no compiled code here, in a few words."""
 
 
+class NoCompiler(Uncompiled):
+    pass
+
+
 class Storage(ctypes.Structure):
     """struct storage of attention.h."""
 
@@ -152,7 +156,7 @@ def compiler() -> list[str]:
     for words in (shlex.split(os.environ.get("CC", "")), ["cc"], ["gcc"]):
         if words and shutil.which(words[0]):
             return words
-    raise Uncompiled("there is no C compiler (cc, gcc or $CC)")
+    raise NoCompiler("there is no C compiler (cc, gcc or $CC)")
 
 
 def _place(program: list[str], bfloat16: bool) -> Path:

