@@ -131,7 +131,7 @@ class OpenNative:
             name: str = "torch"
             steps: OpenSteps = torch_steps
             if self.sampler.decoding != "torch":
-                compiled = decoding_of(policy)
+                compiled = decoding_of(policy, self._decoding)
                 if isinstance(compiled, str):
                     self._not_compiled(compiled, policy)
                 else:

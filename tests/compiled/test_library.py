@@ -167,6 +167,22 @@ def test_the_sampler_without_it(
         sample(replace(NATIVE, decoding="compiled"), policy, prompts, context)
 
 
+def test_a_resume_does_not_ask_again(
+    context: RunContext, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compiled_library()
+    with replace(NATIVE, decoding="auto").open(context) as sampler:
+        sampler.sample(tiny_policy(), random_prompts([5]), DRAWS)
+        state = sampler.state()
+    monkeypatch.setattr("pggrpo_cli.compiled.steps._difference", lambda *_: 1.0)
+    for known, compiled in ((state, True), ({"max_rows": None, "decoding": None}, False)):
+        with replace(NATIVE, decoding="auto").open(context) as sampler:
+            sampler.load(known)
+            sampler.sample(tiny_policy(), random_prompts([5]), DRAWS)
+            assert (sampler.state()["decoding"] == state["decoding"]) == compiled
+        assert ("differ by 1 of their spread" in capsys.readouterr().err) == (not compiled)
+
+
 def test_a_resume_elsewhere_is_told(context: RunContext, capsys: pytest.CaptureFixture[str]) -> None:
     compiled_library()
     policy, prompts = tiny_policy(), random_prompts([5])
