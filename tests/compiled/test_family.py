@@ -82,6 +82,8 @@ def far_in_its_context(factor: float) -> dict[str, Any]:
 def test_models_that_look_alike(family: str, options: dict[str, Any], said: str, dtype: torch.dtype) -> None:
     compiled_library(bfloat16=dtype == torch.bfloat16)
     policy = other_model(family, **options)
+    if "embedding_multiplier" not in options:  # which is before the layers
+        assert Policy(policy.module, policy.tokenizer, dtype).uncompiled_reason is not None
     policy.compute_dtype = dtype
     with pytest.raises(Unlike, match=said):
         CompiledDecoding.of(policy)
