@@ -26,7 +26,8 @@ VARIANT = {
 HEADING = """# Results
 
 Written by `python benchmarks/results_page.py` from what the scripts below measured. Everything can be measured again; the
-machine is named, because absolute times hold for it alone: ratios count.
+machine is named, because absolute times hold for it alone: ratios count. Measured before rollouts and updates were compiled:
+learning, growth, the comparison with the plain paths, start, DPO, and whatever says that rollouts were decoded in torch.
 """
 LEARNING = """## Learning
 
