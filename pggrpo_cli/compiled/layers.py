@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from pggrpo_cli.compiled.family import Block, Decoder, Unlike, block_of, decoder_of, epsilon_of
 from pggrpo_cli.compiled.packed import CompiledPacked
 from pggrpo_cli.compiled.update import in_torch, library_or_none
+from pggrpo_cli.model_outline import context_length
 from pggrpo_cli.packed_attention import PackedGroup, PackedPlan
 
 WIDTH = 16
@@ -50,9 +51,17 @@ def compile_layers(module: Any, dtype: torch.dtype, *, ask: bool = True) -> str 
 
 
 def _difference(module: Any, decoder: Decoder, dtype: torch.dtype) -> str | None:
-    """None if compiled layers compute what the module's do, on two short sequences behind a prompt; else what differs."""
+    """None if compiled layers compute what the module's do, on two short sequences behind a prompt, at the beginning and at the
+    end of the context; else what differs."""
     tokens = torch.arange(1, 8) % module.config.get_text_config().vocab_size
-    positions = torch.tensor([[0, 1, 2, 3, 4, 3, 4]])
+    near = torch.tensor([[0, 1, 2, 3, 4, 3, 4]])
+    far = near + max(0, context_length(module.config) - 5)
+    return _difference_at(module, decoder, dtype, tokens, near) or _difference_at(module, decoder, dtype, tokens, far)
+
+
+def _difference_at(
+    module: Any, decoder: Decoder, dtype: torch.dtype, tokens: torch.Tensor, positions: torch.Tensor
+) -> str | None:
     with torch.no_grad(), torch.autocast("cpu", dtype=dtype, enabled=dtype == torch.bfloat16):
         x = decoder.embedding(tokens)[None]
         plan = PackedPlan([PackedGroup(0, 3, (2, 2))], dtype)

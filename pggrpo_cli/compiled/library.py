@@ -35,7 +35,7 @@ class Uncompiled(Exception):
 
 
 class NoCompiler(Uncompiled):
-    pass
+    """Something that can be mended by installing one."""
 
 
 class Storage(ctypes.Structure):

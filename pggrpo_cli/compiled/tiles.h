@@ -33,32 +33,29 @@ INLINE void few(const int rows, const int blocks, const int added, struct factor
         for (int n = 0; n < blocks; n++) store(out + m * stride + n * WIDTH, sums[m][n]);
 }
 
-/* out = a · b; `rows` is filled up to a multiple of TALL, so a and out must have as many */
-static void tall(struct factor a, int64_t rows, int64_t steps, const number *b, int64_t block, int64_t blocks, float *out,
-                 int64_t stride) {
+INLINE void blocked(const int most, const int added, struct factor a, int64_t rows, int64_t steps, const number *b, int64_t block,
+                    int64_t blocks, float *out, int64_t stride) {
     for (int64_t n = 0; n < blocks; n += 2)
-        for (int64_t m = 0; m < rows; m += TALL) {
+        for (int64_t m = 0; m < rows; m += most) {
             struct factor mine = {a.from + m * a.row, a.row, a.step};
             float *to = out + m * stride + n * WIDTH;
             if (n + 1 < blocks)
-                few(TALL, 2, 0, mine, steps, b + n * block, block, to, stride);
+                few(most, 2, added, mine, steps, b + n * block, block, to, stride);
             else
-                few(TALL, 1, 0, mine, steps, b + n * block, block, to, stride);
+                few(most, 1, added, mine, steps, b + n * block, block, to, stride);
         }
+}
+
+/* out = a · b; `rows` is filled up to a multiple of TALL, so a and out must have as many */
+static void tall(struct factor a, int64_t rows, int64_t steps, const number *b, int64_t block, int64_t blocks, float *out,
+                 int64_t stride) {
+    blocked(TALL, 0, a, rows, steps, b, block, blocks, out, stride);
 }
 
 /* out += a · b; rows a multiple of FLAT */
 static void flat(struct factor a, int64_t rows, int64_t steps, const number *b, int64_t block, int64_t blocks, float *out,
                  int64_t stride) {
-    for (int64_t n = 0; n < blocks; n += 2)
-        for (int64_t m = 0; m < rows; m += FLAT) {
-            struct factor mine = {a.from + m * a.row, a.row, a.step};
-            float *to = out + m * stride + n * WIDTH;
-            if (n + 1 < blocks)
-                few(FLAT, 2, 1, mine, steps, b + n * block, block, to, stride);
-            else
-                few(FLAT, 1, 1, mine, steps, b + n * block, block, to, stride);
-        }
+    blocked(FLAT, 1, a, rows, steps, b, block, blocks, out, stride);
 }
 
 /* rows [count][size], `stride` apart, as the columns of a b: b's `first` column (a multiple of 16) and those behind it */

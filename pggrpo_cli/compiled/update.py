@@ -6,7 +6,6 @@ import ctypes
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -43,7 +42,6 @@ def in_torch() -> Iterator[None]:
         _WANTED.reset(token)
 
 
-@lru_cache(maxsize=4)
 def _library(dtype: torch.dtype) -> ctypes.CDLL | None:
     if dtype not in (torch.float32, torch.bfloat16):
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 
@@ -19,6 +19,9 @@ from pggrpo_cli.protocols import Drawn, Finished
 from pggrpo_cli.ranges import Range
 from pggrpo_cli.types import DrawKey, Prompt, Rollout, RolloutGroup, RunContext
 from pggrpo_cli.warn import warn
+
+if TYPE_CHECKING:
+    from pggrpo_cli.sampler.native import Native
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,28 +66,11 @@ class OpenHfGenerate:
         return generate_groups(policy, prompts, size, selection, stop_rule, draws, finished, drawn)
 
 
-class Sampled(Protocol):
-    """The keys that every sampler of a policy has."""
-
-    @property
-    def temperature(self) -> float: ...
-    @property
-    def top_p(self) -> float: ...
-    @property
-    def top_k(self) -> int: ...
-    @property
-    def min_p(self) -> float: ...
-    @property
-    def stop(self) -> list[str]: ...
-    @property
-    def max_new_tokens(self) -> int: ...
-
-
-def selection_of(sampler: Sampled) -> Selection:
+def selection_of(sampler: HfGenerate | Native) -> Selection:
     return Selection(temperature=sampler.temperature, top_p=sampler.top_p, top_k=sampler.top_k, min_p=sampler.min_p)
 
 
-def stop_rule_of(sampler: Sampled, policy: Policy) -> StopRule:
+def stop_rule_of(sampler: HfGenerate | Native, policy: Policy) -> StopRule:
     return StopRule(
         end_token_ids=frozenset(policy.end_token_ids),
         stop=tuple(sampler.stop),

@@ -50,10 +50,8 @@ class Native:
 @dataclass(slots=True)
 class OpenNative:
     sampler: Native
-    _said: bool = field(default=False)
     _max_rows: int | None = field(default=None)
     """Since memory ran out; None while it never has."""
-
     _decided: tuple[Policy, OpenSteps] | None = field(default=None)
     _decoding: str | None = field(default=None)
     """What decoded the latest rollout: "torch", or the compiled code's name; None before the first."""
@@ -85,11 +83,10 @@ class OpenNative:
             return self._decode(policy, prompts, selection, stop_rule, draws, finished, drawn)
         if self.sampler.decoding == "compiled":
             self._not_compiled(f"the model does not run packed ({policy.packable_reason})", policy)
-        if not self._said:
+        if _not_told(policy, "generate"):
             print(
                 f"sampler: native cannot run this model ({policy.packable_reason}); using generate()", file=sys.stderr
             )
-            self._said = True
         size = self.sampler.group_size
         return generate_groups(policy, prompts, size, selection, stop_rule, draws, finished, drawn)
 

@@ -15,6 +15,6 @@ def compiled_library(*, bfloat16: bool = False) -> ctypes.CDLL:
     try:
         return library(bfloat16=bfloat16)
     except Uncompiled as reason:
-        if os.environ.get("CI") and not bfloat16:
+        if os.environ.get("CI") and "AVX512-BF16" not in str(reason):
             raise
         pytest.skip(str(reason))

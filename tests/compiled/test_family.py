@@ -13,7 +13,7 @@ from pggrpo_cli.compiled.family import Unlike, decoder_of
 from pggrpo_cli.compiled.steps import CompiledDecoding
 from pggrpo_cli.policy import Policy
 from tests.compiled.here import compiled_library
-from tests.conftest import tiny_policy
+from tests.conftest import tiny_model, tiny_policy
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
@@ -100,6 +100,24 @@ def test_models_that_look_alike(family: str, options: dict[str, Any], said: str,
 def test_models_that_are_alike(family: str, options: dict[str, Any]) -> None:
     compiled_library()
     CompiledDecoding.of(other_model(family, **options))
+
+
+def test_a_layer_that_changes_late_in_the_context() -> None:
+    """What is computed at the first positions is the same."""
+    compiled_library()
+    loaded = tiny_model().load()
+    for layer in loaded.module.model.layers:
+        plain = type(layer)
+
+        class Late(plain):  # type: ignore[misc, valid-type]
+            def forward(self, x: torch.Tensor, *args: Any, plain: Any = plain, **rest: Any) -> torch.Tensor:
+                return plain.forward(self, x, *args, **rest) * (1.5 if int(rest["position_ids"].max()) > 200 else 1.0)
+
+        layer.__class__ = Late
+    policy = Policy(loaded.module, loaded.tokenizer, torch.float32)
+    assert "differs by" in (policy.uncompiled_reason or "")
+    with pytest.raises(Unlike, match="differ by"):
+        CompiledDecoding.of(policy)
 
 
 def pruned(policy: Policy) -> None:
